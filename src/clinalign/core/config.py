@@ -1,0 +1,226 @@
+"""The configuration of ``tune``: one typed tree, read from YAML, with dotted overrides, checked before anything heavy.
+
+Unknown keys, wrong types and out-of-range values are reported together, each with the nearest legal word or range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clinalign.core.errors import UserError, nearest
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Section):
+    """Where prompts come from."""
+
+    path: Path = Field(description="prepared dataset")
+    split: str = Field("train", description="split whose prompts are used")
+    prompts: Literal["texts", "cases"] = Field(
+        "texts", description="texts: uniform over distinct prompts (RL4Med, P); cases: as frequent as in the data"
+    )
+    known: tuple[str, ...] = Field((), description="use only cases for which these attributes are known")
+
+
+class AdapterConfig(_Section):
+    """What is trained."""
+
+    kind: Literal["lora", "full"] = Field("lora", description="LoRA by peft, or every weight of the denoiser")
+    rank: int = Field(8, ge=1, le=512, description="LoRA rank (RL4Med: 4, P)")
+    targets: Literal["attention", "all"] = Field(
+        "attention", description="attention: every attention block (RL4Med, P); all: convolutions and feed-forward too"
+    )
+
+
+class AceConfig(_Section):
+    """Adaptive condition embeddings."""
+
+    tokens: int = Field(0, ge=0, le=0, description="learnable condition tokens; this version has none: 0")
+
+
+class GeneratorConfig(_Section):
+    """The generator to tune."""
+
+    model: str = Field(description="pipeline folder or hub id")
+    adapter: AdapterConfig = AdapterConfig()
+    ace: AceConfig = AceConfig()
+
+
+class RolloutConfig(_Section):
+    """How images are drawn for training."""
+
+    sampler: Literal["ddim"] = "ddim"
+    steps: int = Field(20, ge=2, le=1000, description="denoising steps (RL4Med: 50, P)")
+    eta: float = Field(1.0, gt=0.0, le=1.0, description="stochasticity of DDIM; a policy needs noise, so above 0")
+    guidance: float = Field(5.0, ge=1.0, description="classifier-free guidance, inside the loss too (P); 1: none")
+    images_per_prompt: int = Field(8, ge=1)
+    prompts_per_epoch: int = Field(8, ge=1)
+    batch_size: int | None = Field(None, ge=1, description="rows sampled at once; derived when null, never a result")
+
+
+class RewardConfig(_Section):
+    """One reward of the sum."""
+
+    name: str
+    path: Path | None = Field(None, description="folder of `train reward`, where the reward has weights")
+    weight: float = 1.0
+    settings: dict[str, Any] = Field(default_factory=dict, description="the reward's own settings")
+    require_check: bool = Field(True, description="refuse a reward with weights that has not passed `reward check`")
+
+
+class FeedbackConfig(_Section):
+    """What turns scores into the learning signal."""
+
+    name: Literal["absolute"] = "absolute"
+
+
+class AdvantageConfig(_Section):
+    """How scores become advantages."""
+
+    name: Literal["per_prompt_running", "group"] = "per_prompt_running"
+    buffer: int = Field(32, ge=1, description="rewards remembered for each prompt (P)")
+    min_count: int = Field(16, ge=1, description="until a prompt has so many, batch statistics are used (P)")
+    clip: float = Field(5.0, gt=0, description="largest absolute advantage (P)")
+    global_std: bool = Field(True, description="group: divide by the spread of the whole batch (R)")
+
+
+class ObjectiveConfig(_Section):
+    """The policy-optimisation loss."""
+
+    name: Literal["ddpo"] = "ddpo"
+    clip_range: float = Field(1e-4, gt=0, description="PPO clip, for log-probabilities averaged over elements (P)")
+    logprob_reduction: Literal["mean", "sum"] = Field("mean", description="over latent elements (P: mean)")
+    timestep_fraction: float = Field(1.0, gt=0, le=1, description="share of the steps trained, drawn per image (P: 1)")
+    kl: float = Field(0.0, ge=0, description="weight of the closed-form KL to the anchor, as DPOK; 0: none (P)")
+
+
+class TrainConfig(_Section):
+    """The optimiser."""
+
+    epochs: int = Field(50, ge=1)
+    updates_per_epoch: int = Field(2, ge=1, description="optimiser steps an epoch; each image is used in one (P)")
+    learning_rate: float = Field(3e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(1e-4, ge=0)
+    epsilon: float = Field(1e-8, gt=0)
+    grad_clip: float = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="average of the adapter that is sampled and exported (R)")
+    micro_batch: int | None = Field(None, ge=1, description="rows of forward+backward at once; derived when null")
+    checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints")
+    device: str = "auto"
+
+
+class EvaluateConfig(_Section):
+    """What is looked at while training."""
+
+    every: int = Field(10, ge=1, description="epochs between looks")
+    prompts: int = Field(8, ge=1, le=64, description="fixed prompts drawn with fixed noise")
+    images_per_prompt: int = Field(4, ge=1, le=16)
+    evaluator: Path | None = Field(None, description="independent classifier; its accuracy goes into metrics.jsonl")
+
+
+class TuneConfig(_Section):
+    """Everything about one tuning run."""
+
+    seed: int = Field(0, ge=0)
+    data: DataConfig
+    generator: GeneratorConfig
+    rollout: RolloutConfig = RolloutConfig()
+    rewards: tuple[RewardConfig, ...] = Field(min_length=1)
+    feedback: FeedbackConfig = FeedbackConfig()
+    advantage: AdvantageConfig = AdvantageConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images drawn and trained on in one epoch, over all processes."""
+        return self.rollout.prompts_per_epoch * self.rollout.images_per_prompt
+
+
+def load_config(source: Path, overrides: Sequence[str] = ()) -> TuneConfig:
+    """Read a YAML file and apply ``key.subkey=value`` overrides; values are YAML, list entries are numbers.
+
+    Args:
+        source: YAML file.
+        overrides: For example ``("train.epochs=3", "rewards.0.weight=0.5")``.
+
+    Raises:
+        UserError: With all problems, one a line.
+    """
+    if not source.is_file():
+        raise UserError(f"config {source} does not exist: see recipes/ for examples")
+    try:
+        tree = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config {source} is not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"config {source} is not a table of keys: see recipes/ for examples")
+    for override in overrides:
+        _apply(tree, override)
+    return parse_config(tree, str(source))
+
+
+def parse_config(tree: Mapping[str, Any], where: str = "config") -> TuneConfig:
+    """Check a tree of plain values.
+
+    Raises:
+        UserError: With all problems, one a line.
+    """
+    try:
+        return TuneConfig.model_validate(tree)
+    except ValidationError as error:
+        problems = [_explain(problem) for problem in error.errors()]
+        raise UserError(f"{where}: " + f"\n{where}: ".join(problems)) from error
+
+
+def dump_config(config: TuneConfig) -> str:
+    """Return the complete config as YAML, every default written out."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    path, sign, text = override.partition("=")
+    if not sign or not path:
+        raise UserError(f"--set {override}: write key=value, for example --set train.epochs=3")
+    node: Any = tree
+    keys = path.split(".")
+    try:
+        for key in keys[:-1]:
+            node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+        if isinstance(node, list):
+            node[int(keys[-1])] = yaml.safe_load(text)
+        else:
+            node[keys[-1]] = yaml.safe_load(text)
+    except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"--set {override}: there is no such place in the config") from error
+
+
+def _explain(problem: Any) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    given = problem.get("input")
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{place}': {nearest(str(problem['loc'][-1]), _known_keys(problem['loc'][:-1]))}"
+    if problem["type"] == "missing":
+        return f"key '{place}' is missing"
+    return f"key '{place}': {problem['msg'].lower()}, got {given!r}"
+
+
+def _known_keys(path: Sequence[Any]) -> list[str]:
+    section: Any = TuneConfig
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = section.model_fields[part].annotation
+        section = RewardConfig if part == "rewards" else annotation
+    return list(section.model_fields)

@@ -1,0 +1,215 @@
+"""Feature extractors by name: what fidelity and diversity are measured with, and exactly which one.
+
+A spec is ``name:path``, for example ``domain:out/evaluator`` or ``inception:weights.pth``. Nothing is downloaded except
+a ``dino`` model by its hub id. The identity of an extractor hashes the weights in memory, so that the same weights have
+the same identity from a ``.pth`` and from a ``.safetensors`` file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from clinalign.core.errors import UserError
+from clinalign.core.images import resize, to_uint8
+from clinalign.core.registry import Registry
+from clinalign.core.types import Extractor
+from clinalign.networks.classifier import AttributeClassifier, check_image_batch
+
+Device = torch.device | str
+EXTRACTORS: Registry[Callable[[str, Device], Extractor]] = Registry("feature extractor", "clinalign.extractors")
+_XRV_SIZE = 224  # pixels: the size that torchxrayvision's DenseNet-121 was trained at
+
+
+class FeatureExtractor:
+    """A frozen network behind the :class:`~clinalign.core.types.Extractor` protocol.
+
+    Args:
+        identity: Name, weights hash and preprocessing.
+        embed: Maps ``(B, 3, H, W)`` in ``[0, 1]`` on ``device`` to ``(B, D)``.
+        device: Where the network lies.
+        batch_size: Images at once; does not change the result.
+    """
+
+    def __init__(
+        self, identity: str, embed: Callable[[torch.Tensor], torch.Tensor], device: Device = "cpu", batch_size: int = 32
+    ) -> None:
+        self.identity = identity
+        self._embed, self._device, self._batch_size = embed, device, batch_size
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Map ``images`` ``(N, 3, H, W)`` in ``[0, 1]`` to ``(N, D)`` float32 features on the CPU.
+
+        Raises:
+            UserError: For anything that is not such a batch.
+        """
+        check_image_batch(images)
+        with torch.no_grad():
+            parts = [self._embed(part.to(self._device)).float().cpu() for part in torch.split(images, self._batch_size)]
+        return torch.cat(parts)
+
+
+def load_extractor(spec: str, device: Device = "cpu") -> Extractor:
+    """Open the extractor that ``spec`` names.
+
+    Args:
+        spec: ``domain:FOLDER`` (our attribute classifier's features), ``dino:FOLDER_OR_HUB_ID`` (DINOv2, RAD-DINO,
+            ...),
+            ``xrv-densenet:FILE`` or ``inception:FILE`` (only for comparison with older papers).
+        device: Where it computes.
+
+    Raises:
+        UserError: For an unknown name, a missing path, or weights that cannot be loaded safely.
+    """
+    name, _, path = spec.partition(":")
+    entry = EXTRACTORS.get(name)
+    if not path:
+        raise UserError(f"feature extractor '{spec}' has no path: write it as {name}:PATH")
+    return entry(path, device)
+
+
+def module_hash(module: nn.Module) -> str:
+    """Return the first 12 hexadecimal digits of the SHA-256 of a module's weights and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _state_dict(file: Path, what: str) -> dict[str, torch.Tensor]:
+    """Read a plain state dict; nothing in the file is executed.
+
+    Raises:
+        UserError: When the file is missing, or holds more than tensors by name.
+    """
+    if not file.is_file():
+        raise UserError(f"no {what} weights at {file}: download them yourself and give the path of the file")
+    refusal = (
+        f"{file} is not a plain state dict of {what} and is not opened, because a pickle can run code: "
+        "convert it to .safetensors where you trust it"
+    )
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(str(file))
+        except SafetensorError as error:
+            raise UserError(f"{file} is damaged: {error}; fetch it again") from error
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(refusal) from error
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise UserError(refusal)
+    return dict(loaded)
+
+
+def _misfit(file: Path, what: str, error: Exception) -> UserError:
+    """Say that a state dict belongs to another network."""
+    return UserError(f"the weights in {file} do not fit {what}: {str(error).splitlines()[-1].strip()}")
+
+
+def _domain(path: str, device: Device) -> Extractor:
+    """Pooled features of our own attribute classifier, trained on the domain itself."""
+    classifier = AttributeClassifier.load(path, device)
+    return FeatureExtractor(f"domain:{classifier.identity}:size={classifier.image_size}", classifier.features, device)
+
+
+def _dino(path: str, device: Device) -> Extractor:
+    """Class token of a DINO-style transformer with the preprocessing that its folder states."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+    try:
+        kind = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
+        if not kind.startswith(("dino", "vit")):
+            raise UserError(f"'{path}' holds a {kind} model: give a DINO vision transformer such as DINOv2 or RAD-DINO")
+        model = AutoModel.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
+        processor = AutoImageProcessor.from_pretrained(path, trust_remote_code=False)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot open the dino model '{path}': give a folder with config.json, model.safetensors and "
+            "preprocessor_config.json, or a hub id that this machine can reach"
+        ) from error
+    model = model.float().to(device).eval()
+    settings = {key: value for key, value in processor.to_dict().items() if key in ("size", "crop_size", "resample")}
+    sizes = ":".join(f"{key}={_flat(value)}" for key, value in sorted(settings.items()))
+
+    def embed(images: torch.Tensor) -> torch.Tensor:
+        pixels = processor(images=images.float(), do_rescale=False, return_tensors="pt")["pixel_values"]
+        features: torch.Tensor = model(pixel_values=pixels.to(images.device)).last_hidden_state[:, 0]
+        return features
+
+    return FeatureExtractor(f"dino:{kind}:{module_hash(model)}:{sizes}", embed, device)
+
+
+def _flat(value: object) -> str:
+    """Write a size such as ``{"height": 518, "width": 518}`` without blanks."""
+    if isinstance(value, dict):
+        return "x".join(str(number) for number in value.values() if number is not None)
+    return str(value)
+
+
+def _xrv_densenet(path: str, device: Device) -> Extractor:
+    """Pooled features of torchxrayvision's DenseNet-121, as the small FIDs of CXRL imply (methods 2.7)."""
+    try:
+        from torchxrayvision.models import DenseNet
+    except ImportError as error:
+        raise UserError("xrv-densenet needs torchxrayvision: install it with pip install 'clinalign[cxr]'") from error
+    file = Path(path)
+    state = _state_dict(file, "torchxrayvision DenseNet")
+    state.pop("op_threshs", None)  # operating points of the pathologies; features do not use them
+    model = DenseNet()
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise _misfit(file, "torchxrayvision's DenseNet-121", error) from error
+    model = model.to(device).eval()
+
+    def embed(images: torch.Tensor) -> torch.Tensor:
+        grey = resize(images.float(), _XRV_SIZE).mean(1, keepdim=True)
+        features: torch.Tensor = model.features2((2 * grey - 1) * 1024)  # their intensity range
+        return features
+
+    return FeatureExtractor(f"xrv-densenet:{module_hash(model)}:size={_XRV_SIZE}", embed, device)
+
+
+def _inception(path: str, device: Device) -> Extractor:
+    """The 2048 pooled features of the original FID network, on 8-bit images, by torch-fidelity."""
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise UserError("inception needs torch-fidelity: install it with pip install 'clinalign[fidelity]'") from error
+    file = Path(path)
+    state = _state_dict(file, "Inception (torch-fidelity's pt_inception-2015-12-05 file)")
+    # torch-fidelity opens its weights file as an unrestricted pickle, so it is given a file that we have just written
+    # ourselves from tensors only.
+    with tempfile.TemporaryDirectory() as folder:
+        clean = Path(folder) / "weights.pth"
+        torch.save(state, clean)
+        try:
+            model = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(clean))
+        except RuntimeError as error:
+            raise _misfit(file, "torch-fidelity's Inception", error) from error
+    model = model.to(device).eval()
+
+    def embed(images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = model(to_uint8(images))[0]
+        return features
+
+    return FeatureExtractor(f"inception:{module_hash(model)}:8bit:size=299", embed, device)
+
+
+EXTRACTORS.add("domain", _domain)
+EXTRACTORS.add("dino", _dino)
+EXTRACTORS.add("xrv-densenet", _xrv_densenet)
+EXTRACTORS.add("inception", _inception)

@@ -1,0 +1,1 @@
+"""Generators: diffusers pipelines, samplers with log-probabilities, text conditions, adapters, saving and loading."""

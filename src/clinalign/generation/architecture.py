@@ -1,0 +1,145 @@
+"""Small Stable Diffusion parts built from their configs, for training from scratch on a laptop.
+
+The autoencoder is diffusers' ``AutoencoderTiny``: one thin convolution at full resolution and everything else at the
+resolution of the latents, because at these sizes an ordinary autoencoder would cost more than the denoiser. The
+latents are always ``8 x 8``: four pixels a side at 32 px, eight at 64 px.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clinalign.core.errors import UserError
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class ScratchSize:
+    """Sizes of a generator built from scratch; the defaults fit two CPU cores (R, measured: see docs/results).
+
+    Attributes:
+        image_size: Side of the pictures in pixels; a power of two times ``latent_size``.
+        latent_size: Side of the latents.
+        latent_channels: Channels of the latents.
+        vae_channels: Width of the autoencoder.
+        unet_channels: Width of each level of the denoiser.
+        unet_layers: Residual blocks a level.
+        text_width: Width of the text encoder and of the cross-attention.
+        text_layers: Depth of the text encoder.
+    """
+
+    image_size: int = 32
+    latent_size: int = 8
+    latent_channels: int = 16
+    vae_channels: int = 32
+    unet_channels: tuple[int, ...] = (64, 128)
+    unet_layers: int = 1
+    text_width: int = 128
+    text_layers: int = 2
+
+    def levels(self) -> int:
+        """Return how often the autoencoder halves the picture.
+
+        Raises:
+            UserError: When the sizes do not divide.
+        """
+        ratio = self.image_size / self.latent_size
+        if ratio < 2 or not math.log2(ratio).is_integer():
+            legal = ", ".join(str(self.latent_size * 2**power) for power in (1, 2, 3, 4))
+            raise UserError(f"images of {self.image_size} px cannot be trained from scratch: sizes are {legal} px")
+        return int(math.log2(ratio))
+
+
+def build_vae(size: ScratchSize) -> Any:
+    """Return an untrained ``AutoencoderTiny`` without any block above the resolution of the latents' neighbours."""
+    from diffusers import AutoencoderTiny
+
+    levels = size.levels()
+    width = (size.vae_channels,) * (levels + 1)
+    return AutoencoderTiny(
+        encoder_block_out_channels=width,
+        decoder_block_out_channels=width,
+        latent_channels=size.latent_channels,
+        num_encoder_blocks=(0,) * levels + (1,),
+        num_decoder_blocks=(2, 1) + (0,) * (levels - 1),
+    )
+
+
+def build_unet(size: ScratchSize) -> Any:
+    """Return an untrained ``UNet2DConditionModel`` with cross-attention at every level."""
+    from diffusers import UNet2DConditionModel
+
+    levels = len(size.unet_channels)
+    return UNet2DConditionModel(
+        sample_size=size.latent_size,
+        in_channels=size.latent_channels,
+        out_channels=size.latent_channels,
+        layers_per_block=size.unet_layers,
+        block_out_channels=size.unet_channels,
+        down_block_types=("CrossAttnDownBlock2D",) * levels,
+        up_block_types=("CrossAttnUpBlock2D",) * levels,
+        cross_attention_dim=size.text_width,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> Any:
+    """Return the DDIM scheduler with Stable Diffusion's noise levels and v-prediction."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,  # the last step keeps a little noise, so its log-probability is finite
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
+
+
+def fit_tokenizer(texts: Sequence[str], vocabulary: int = 2048) -> Any:
+    """Fit a byte-pair ``CLIPTokenizer`` to a corpus; its limit is the corpus' longest text, rounded up to 8.
+
+    Args:
+        texts: Every prompt of the training split.
+        vocabulary: Largest vocabulary.
+    """
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPTokenizer
+
+    distinct = sorted(set(texts))
+    fitted = CLIPTokenizer(vocab={BOS: 0, EOS: 1}, merges=[]).train_new_from_iterator(
+        distinct,
+        vocab_size=vocabulary,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # any byte can be written, seen in the corpus or not
+        show_progress=False,
+    )
+    longest = max((len(fitted(text).input_ids) for text in distinct), default=8)
+    fitted.model_max_length = min(77, 8 * math.ceil((longest + 1) / 8))
+    return fitted
+
+
+def build_text_encoder(size: ScratchSize, tokenizer: Any) -> Any:
+    """Return an untrained ``CLIPTextModel`` that fits the tokenizer."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=size.text_width,
+            intermediate_size=2 * size.text_width,
+            num_hidden_layers=size.text_layers,
+            num_attention_heads=4,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            projection_dim=size.text_width,
+        )
+    )

@@ -1,0 +1,225 @@
+"""The generator: a diffusers pipeline, opened once, with the few operations that everything else needs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clinalign.core.errors import UserError
+from clinalign.core.files import folder_in_progress, hash_file, hash_json, write_json
+from clinalign.generation.adapters import adapter_disabled, load_lora
+from clinalign.generation.conditioning import TextCondition
+from clinalign.generation.ddim import DdimSchedule, ddim_schedule
+from clinalign.generation.model_folder import LORA_FILE, check_model_folder, find_model_folder
+from clinalign.generation.sampling import draw_trajectories
+
+
+class Generator:
+    """A Stable Diffusion pipeline as a policy.
+
+    Args:
+        pipeline: A ``diffusers.StableDiffusionPipeline``.
+        device: Where it runs.
+        identity: What it was loaded from, with a hash of its weights; recorded in every run.
+
+    Attributes:
+        unet: The denoiser, in evaluation mode with frozen weights until an adapter is added.
+        latent_shape: ``(C, H, W)`` of one latent.
+        image_size: Side of its square pictures in pixels.
+        prediction_type: ``epsilon`` or ``v_prediction``.
+    """
+
+    def __init__(self, pipeline: Any, device: str | torch.device = "cpu", identity: str = "unsaved") -> None:
+        from diffusers import DDIMScheduler
+
+        self.device = torch.device(device)
+        self.identity = identity
+        self.pipeline = pipeline
+        pipeline.set_progress_bar_config(disable=True)
+        self.tokenizer = pipeline.tokenizer
+        self.text_encoder = pipeline.text_encoder.to(self.device).eval().requires_grad_(False)
+        self.unet = pipeline.unet.to(self.device).eval().requires_grad_(False)
+        self.vae = pipeline.vae.to(self.device).eval().requires_grad_(False)
+        self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+        self.prediction_type: str = self.scheduler.config.prediction_type
+        side = int(self.unet.config.sample_size)
+        self.latent_shape = (int(self.unet.config.in_channels), side, side)
+        self.image_size = side * int(pipeline.vae_scale_factor)
+        self._empty: torch.Tensor | None = None
+
+    @classmethod
+    def load(cls, source: str | Path, device: str | torch.device = "cpu", adapter: bool = True) -> Generator:
+        """Open a pipeline folder, a run folder, or a hub id (safetensors only, no code from the folder is run).
+
+        Args:
+            source: Local folder, or ``owner/name`` on the hub.
+            device: Where to put it.
+            adapter: Load the LoRA weights that lie beside the pipeline, if any.
+
+        Raises:
+            UserError: When the folder is not a usable pipeline.
+        """
+        from diffusers import StableDiffusionPipeline
+
+        quiet_libraries()
+        path = find_model_folder(Path(source))
+        local = path.exists() or str(source).startswith((".", "/")) or str(source).count("/") != 1
+        if local:
+            check_model_folder(path)
+        place = str(path) if local else str(source)
+        try:
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                place, use_safetensors=True, safety_checker=None, requires_safety_checker=False, torch_dtype=torch.float32
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"cannot open the model {source}: {first}") from error
+        identity = f"{Path(source).name}:{hash_weights(path)}" if local else str(source)
+        generator = cls(pipeline, device, identity)
+        if adapter and local and (path / LORA_FILE).exists():
+            load_lora(generator.unet, path / LORA_FILE)
+        return generator
+
+    def save(self, path: Path, extra: Mapping[str, Any] | None = None) -> None:
+        """Write the pipeline (without its adapter) as a standard diffusers folder, atomically.
+
+        Args:
+            path: The folder; an existing one is replaced as a whole.
+            extra: JSON files to write beside it, by file name.
+        """
+        with folder_in_progress(path) as folder:
+            self.pipeline.save_pretrained(folder, safe_serialization=True)
+            for name, content in (extra or {}).items():
+                write_json(folder / name, content)
+
+    def schedule(self, steps: int, eta: float) -> DdimSchedule:
+        """Return the sampler's steps; see :func:`clinalign.generation.ddim.ddim_schedule`."""
+        return ddim_schedule(self.scheduler, steps, eta)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str]) -> TextCondition:
+        """Embed prompts, each distinct text once; prompts past the encoder's limit are cut and flagged."""
+        limit = int(self.tokenizer.model_max_length)
+        distinct = list(dict.fromkeys(texts))
+        lengths = {text: len(self.tokenizer(text, truncation=False, verbose=False).input_ids) for text in distinct}
+        rows = {text: row for row, text in enumerate(distinct)}
+        encoded = torch.cat([self._embed(distinct[i : i + 64]) for i in range(0, len(distinct), 64)])
+        if self._empty is None:
+            self._empty = self._embed([""])
+        embeddings = encoded[torch.tensor([rows[text] for text in texts])]
+        return TextCondition(embeddings, self._empty, tuple(lengths[text] > limit for text in texts))
+
+    def _embed(self, texts: Sequence[str]) -> torch.Tensor:
+        tokens = self.tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        )  # fmt: skip
+        embedded: torch.Tensor = self.text_encoder(tokens.input_ids.to(self.device))[0]
+        return embedded
+
+    def predict(
+        self, x_t: torch.Tensor, steps: torch.Tensor, schedule: DdimSchedule, condition: TextCondition, guidance: float
+    ) -> tuple[torch.Tensor, int]:
+        """Run the denoiser with classifier-free guidance.
+
+        Args:
+            x_t: ``(N, C, H, W)`` latents.
+            steps: ``(N,)`` index of each row's step in the schedule; rows may be at different steps.
+            schedule: The sampler's steps.
+            condition: Text of the N rows.
+            guidance: Scale w: empty + w (text - empty). At 1 the empty branch is not computed.
+
+        Returns:
+            The ``(N, C, H, W)`` prediction, and the number of network evaluations spent.
+        """
+        timesteps = schedule.timesteps.to(x_t.device)[steps]
+        if guidance == 1.0:
+            return self.unet(x_t, timesteps, condition.embeddings).sample, len(x_t)
+        text = torch.cat([condition.empty.expand_as(condition.embeddings), condition.embeddings])
+        both = self.unet(torch.cat([x_t, x_t]), torch.cat([timesteps, timesteps]), text).sample
+        empty, conditional = both.chunk(2)
+        return empty + guidance * (conditional - empty), 2 * len(x_t)
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode ``(N, C, H, W)`` latents into ``(N, 3, size, size)`` images in ``[0, 1]``."""
+        return self.decode_with_gradient(latents)
+
+    def decode_with_gradient(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode as :meth:`decode` does, keeping the graph."""
+        images: torch.Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return (images / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Encode ``(N, 3, size, size)`` images in ``[0, 1]`` into scaled latents (the mean, not a sample)."""
+        encoded = self.vae.encode(images.to(self.device) * 2 - 1)
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return latents * self.vae.config.scaling_factor
+
+    def generate(
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        steps: int = 20,
+        guidance: float = 5.0,
+        eta: float = 1.0,
+        batch_size: int = 64,
+    ) -> torch.Tensor:
+        """Draw one image a prompt.
+
+        Args:
+            texts: N prompts.
+            seeds: N seeds; image k depends on its own seed and prompt alone.
+            steps: Denoising steps.
+            guidance: Classifier-free guidance scale.
+            eta: Stochasticity of DDIM.
+            batch_size: Rows at once; changes speed and memory, not the pictures (beyond rounding).
+
+        Returns:
+            ``(N, 3, size, size)`` images in ``[0, 1]`` on the CPU.
+        """
+        parts = list(self.generate_batches(texts, seeds, steps, guidance, eta, batch_size))
+        return torch.cat(parts) if parts else torch.empty((0, 3, self.image_size, self.image_size))
+
+    def generate_batches(
+        self,
+        texts: Sequence[str],
+        seeds: Sequence[int],
+        steps: int = 20,
+        guidance: float = 5.0,
+        eta: float = 1.0,
+        batch_size: int = 64,
+    ) -> Iterator[torch.Tensor]:
+        """Yield the images of :meth:`generate` batch by batch, so that memory does not grow with their number."""
+        schedule = self.schedule(steps, eta)
+        for start in range(0, len(texts), batch_size):
+            condition = self.encode_text(texts[start : start + batch_size])
+            drawn = draw_trajectories(
+                self, condition, seeds[start : start + batch_size], schedule, guidance, keep=False
+            )
+            yield self.decode(drawn.latents[:, -1]).cpu()
+
+    def anchor(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which the adapter is off: the generator from before tuning, without a second copy."""
+        return adapter_disabled(self.unet)
+
+
+def hash_weights(path: Path) -> str:
+    """Return a hash over all weight files of a model folder."""
+    files = sorted(path.rglob("*.safetensors"))
+    return hash_json([(str(file.relative_to(path)), hash_file(file)) for file in files])
+
+
+def quiet_libraries() -> None:
+    """Silence progress bars and notes of diffusers and transformers; errors still show."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()

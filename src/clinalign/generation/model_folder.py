@@ -1,0 +1,53 @@
+"""Looking at a model folder before anything in it is opened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from clinalign.core.errors import UserError
+
+PIPELINES = ("StableDiffusionPipeline",)
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+LORA_FILE = "pytorch_lora_weights.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+
+
+def find_model_folder(path: Path) -> Path:
+    """Return the pipeline folder meant by ``path``: itself, or the ``model`` folder of a tuning run."""
+    return path / "model" if not (path / "model_index.json").exists() and (path / "model").is_dir() else path
+
+
+def check_model_folder(path: Path) -> None:
+    """Refuse a folder that is not a complete Stable Diffusion pipeline of safetensors.
+
+    Args:
+        path: A local pipeline folder.
+
+    Raises:
+        UserError: When it is missing, lacks a part, is another kind of pipeline, or has only pickled weights.
+    """
+    if not path.is_dir():
+        raise UserError(f"model folder {path} does not exist: give a diffusers pipeline folder or a run folder")
+    index = path / "model_index.json"
+    if not index.exists():
+        raise UserError(f"{path} is not a diffusers pipeline: model_index.json is missing")
+    try:
+        class_name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise UserError(f"{index} is not readable as JSON: {error}") from error
+    if class_name not in PIPELINES:
+        raise UserError(f"{path} holds a {class_name}: supported are {', '.join(PIPELINES)}")
+    for part in PARTS:
+        if not (path / part).is_dir():
+            raise UserError(f"model folder {path} lacks the part '{part}': copy the whole pipeline folder")
+    for part in ("unet", "vae", "text_encoder"):
+        pickles = [file.name for pattern in _PICKLES for file in (path / part).glob(pattern)]
+        if any((path / part).glob("*.safetensors")):
+            continue
+        if pickles:
+            raise UserError(
+                f"{path / part} holds its weights as a pickle ({pickles[0]}), which can run code when opened: "
+                "save the pipeline with safe_serialization=True"
+            )
+        raise UserError(f"{path / part} holds no weights (*.safetensors): copy the whole pipeline folder")

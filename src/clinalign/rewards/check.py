@@ -1,0 +1,237 @@
+"""Is this a reward at all? Right labels must beat wrong ones, and real images must beat noise.
+
+Pure noise scored 0.82 on a published alignment reward, integer rewards were cut to integer advantages, constant ones
+moved nothing: each is found here in a minute instead of after a night of training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from clinalign.core.errors import UserError
+from clinalign.core.seeds import derive_seed
+from clinalign.core.types import Case, Reward, RewardResult
+from clinalign.networks.scores import auroc
+from clinalign.rewards.guarded import checked_result
+from clinalign.rewards.probes import flip, worthless_images
+
+NEEDED_SEPARATION = 0.6  # AUC, against wrong labels, noise and blank images; 0.5 is chance
+TOLERATED_SEPARATION = 0.5  # AUC, against inverted and scrambled images, which do show some of the labels
+BATCH_TOLERANCE = (
+    1e-3  # of the spread: other batch sizes add up in another order, which is worth a few float32 roundings
+)
+FEW, HALF = 64, 128  # images for a question that needs no more
+SATURATED, OFTEN_TIED = 0.95, 0.5  # shares of equal scores, for the verdict and for a warning
+
+
+@dataclass
+class CheckReport:
+    """What was found out.
+
+    Attributes:
+        reward: Name of the reward.
+        identity: Exactly which one.
+        n: Images looked at.
+        passed: The verdict.
+        reasons: Why not, one sentence each; empty when passed.
+        warnings: What is allowed but worth knowing.
+        separation: Rival (``wrong_label``, ``noise``, ...) to the AUC of real images with right labels against it.
+        attributes: Attribute to the share of images whose score falls when that label alone is made wrong (ties half).
+        numbers: ``minimum``, ``maximum``, ``mean``, ``std``, ``distinct``, ``tied``, ``saturated``, ``invalid``, ...
+    """
+
+    reward: str
+    identity: str
+    n: int
+    passed: bool = False
+    reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    separation: dict[str, float] = field(default_factory=dict)
+    attributes: dict[str, float] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return asdict(self)
+
+
+def examine(
+    reward: Reward,
+    images: torch.Tensor,
+    cases: Sequence[Case],
+    exclusive: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> CheckReport:
+    """Try ``reward`` on real images and on what it must not like.
+
+    Args:
+        reward: The reward; a fault of it becomes a reason, not an exception.
+        images: Real images ``(N, 3, H, W)`` in ``[0, 1]``, N at least 8, that the reward was not trained on.
+        cases: Their cases.
+        exclusive: Groups of attributes of which exactly one is present.
+        seed: Of the noise and the wrong labels.
+
+    Returns:
+        The report.
+
+    Raises:
+        UserError: With fewer than 8 images.
+    """
+    if len(images) < 8 or len(images) != len(cases):
+        raise UserError(f"a reward check needs 8 images or more and their cases, got {len(images)} and {len(cases)}")
+    report = CheckReport(str(getattr(reward, "name", "reward")), str(getattr(reward, "identity", "")), len(images))
+    try:
+        right = _behaviour(report, reward, images, cases)
+        if getattr(reward, "sanity", False):
+            report.warnings.append(
+                "a sanity reward: it does not look at the labels and says nothing about an image's worth"
+            )
+        else:
+            _preferences(report, reward, images, cases, right, exclusive or {}, seed)
+    except UserError as error:
+        report.reasons.append(str(error))
+    except Exception as error:  # a foreign reward may raise anything; here that is a finding
+        report.reasons.append(f"it raised {type(error).__name__}: {error}")
+    report.passed = not report.reasons
+    return report
+
+
+def _score(reward: Reward, images: torch.Tensor, cases: Sequence[Case]) -> RewardResult:
+    """Score without gradients, checked for shape and type, on the CPU."""
+    with torch.no_grad():
+        result = checked_result(reward.name, reward(images, cases), len(images))
+    return RewardResult(result.values.cpu(), result.valid.cpu())
+
+
+def _behaviour(report: CheckReport, reward: Reward, images: torch.Tensor, cases: Sequence[Case]) -> RewardResult:
+    """Look at range, ties, determinism and batch size; return the scores of real images with right labels."""
+    with torch.no_grad():
+        raw = reward(images, cases)
+    right = checked_result(reward.name, raw, len(images))
+    not_finite = int((raw.valid & ~right.valid).sum())
+    right = RewardResult(right.values.cpu(), right.valid.cpu())
+    if not right.valid.any():
+        raise UserError(
+            f"reward '{report.reward}' finds no case that it can score: do its attributes occur in this data?"
+        )
+    values = right.values[right.valid]
+    _, counts = torch.unique(values, return_counts=True)
+    pairs = len(values) * (len(values) - 1) / 2
+    saturated = max(int((values == edge).sum()) for edge in (values.min(), values.max())) / len(values)
+    report.numbers = {
+        "minimum": values.min().item(),
+        "maximum": values.max().item(),
+        "mean": values.mean().item(),
+        "std": values.std(correction=0).item(),
+        "distinct": len(counts),
+        "tied": float((counts * (counts - 1) / 2).sum()) / max(pairs, 1.0),
+        "saturated": saturated,
+        "invalid": 1.0 - right.valid.float().mean().item(),
+        "not_finite": not_finite,
+    }
+    if not_finite:
+        report.reasons.append(f"it returned NaN or infinity for {not_finite} of {len(images)} real images")
+        return right
+    if len(counts) == 1:
+        report.reasons.append(f"it is constant: all {len(values)} real images score {values[0].item():g}")
+        return right
+    first, second = (_score(reward, images[:FEW], cases[:FEW]) for _ in range(2))
+    if not torch.equal(first.values, second.values) or not torch.equal(first.valid, second.valid):
+        report.reasons.append("it is not deterministic: the same images got other scores the second time")
+    else:
+        _look_at_batches(report, reward, images, cases, right)
+    if saturated > SATURATED:
+        report.reasons.append(f"it is saturated: {saturated:.0%} of real images have the same extreme score")
+    elif report.numbers["tied"] > OFTEN_TIED:
+        tied = report.numbers["tied"]
+        report.warnings.append(f"{tied:.0%} of pairs tie: groups without a winner teach nothing; try a soft score")
+    if report.numbers["invalid"] > 0:
+        report.warnings.append(f"{report.numbers['invalid']:.0%} of the cases got no valid score and would be masked")
+    return right
+
+
+def _look_at_batches(
+    report: CheckReport, reward: Reward, images: torch.Tensor, cases: Sequence[Case], right: RewardResult
+) -> None:
+    """Score eight images one by one and compare with the whole batch."""
+    single = [_score(reward, images[i : i + 1], cases[i : i + 1]) for i in range(8)]
+    both = right.valid[:8] & torch.cat([result.valid for result in single])
+    change = (torch.cat([result.values for result in single]) - right.values[:8])[both].abs()
+    largest = change.max().item() if len(change) else 0.0
+    report.numbers["batch_size_effect"] = largest
+    if largest > BATCH_TOLERANCE * report.numbers["std"]:
+        report.reasons.append(
+            f"it depends on the batch: an image alone scores up to {largest:g} differently "
+            f"(spread {report.numbers['std']:g})"
+        )
+
+
+def _preferences(
+    report: CheckReport,
+    reward: Reward,
+    images: torch.Tensor,
+    cases: Sequence[Case],
+    right: RewardResult,
+    exclusive: Mapping[str, Sequence[str]],
+    seed: int,
+) -> None:
+    """Set real images with right labels against wrong labels and against worthless images."""
+    if report.numbers["distinct"] == 1 or report.numbers["not_finite"]:
+        return  # it prefers nothing, or cannot be asked; said already
+    random = np.random.default_rng(derive_seed(seed, "wrong labels"))
+    names = sorted({name for case in cases for name, answer in case.attributes.items() if answer is not None})
+    wrong_cases = [flip(case, names, exclusive, random) for case in cases]
+    report.separation["wrong_label"] = _separation(right, _score(reward, images, wrong_cases))
+    for name in names:
+        rows = [i for i, case in enumerate(cases) if case.attributes.get(name) is not None][:FEW]
+        others = _score(reward, images[rows], [flip(cases[i], [name], exclusive, random) for i in rows])
+        report.attributes[name] = _wins(RewardResult(right.values[rows], right.valid[rows]), others)
+    # A classifier answers something to noise as well, often the commonest labels. Half of the cases are therefore made
+    # wrong, so that an answer that does not depend on the image earns no more than chance.
+    mixed = [wrong if i % 2 else case for i, (case, wrong) in enumerate(zip(cases, wrong_cases))]
+    for rival, pictures in worthless_images(images[:HALF], derive_seed(seed, "noise")).items():
+        report.separation[rival] = _separation(right, _score(reward, pictures, mixed[:HALF]))
+    _judge(report)
+
+
+def _judge(report: CheckReport) -> None:
+    """Turn separations into reasons and warnings."""
+    loved = "it loves what is worthless" if report.separation["wrong_label"] < NEEDED_SEPARATION else "it is fooled"
+    for rival, value in report.separation.items():
+        words = rival.replace("_", " ")
+        needed = TOLERATED_SEPARATION if rival in ("inverted", "scrambled") else NEEDED_SEPARATION
+        if math.isnan(value):
+            report.reasons.append(f"no valid score against {words}")
+        elif value >= needed:
+            continue
+        elif rival == "wrong_label":
+            report.reasons.append(f"it does not tell right labels from wrong ones: AUC {value:.2f}, {needed} needed")
+        else:
+            report.reasons.append(
+                f"{loved}: {words} images score as well as real ones or better: "
+                f"AUC of real over them {value:.2f}, {needed} needed"
+            )
+    for name, value in report.attributes.items():
+        if value < NEEDED_SEPARATION:
+            report.warnings.append(
+                f"it hardly sees {name}: a wrong label lowers the score of {value:.0%} of images only"
+            )
+
+
+def _separation(better: RewardResult, worse: RewardResult) -> float:
+    """Return the chance that a random valid score of ``better`` is above one of ``worse``, NaN without any."""
+    high, low = better.values[better.valid], worse.values[worse.valid]
+    return auroc(torch.cat([high, low]), torch.cat([torch.ones_like(high), torch.zeros_like(low)]))
+
+
+def _wins(better: RewardResult, worse: RewardResult) -> float:
+    """Return the share of samples on which ``better`` is above ``worse`` (ties count half), image by image."""
+    both = better.valid & worse.valid
+    difference = (better.values - worse.values)[both]
+    return ((difference > 0).float() + 0.5 * (difference == 0).float()).mean().item() if len(difference) else 0.5

@@ -1,0 +1,1 @@
+"""Tuning: rollout, reward, feedback, advantage, objective, update."""

@@ -1,0 +1,1 @@
+"""Policy-optimisation losses, one small file each."""

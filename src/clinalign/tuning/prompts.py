@@ -1,0 +1,84 @@
+"""Which prompts an epoch asks for, and the seed of each picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from clinalign.core.errors import UserError
+from clinalign.core.files import hash_json
+from clinalign.core.seeds import derive_seed
+from clinalign.core.types import Case
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture to be drawn.
+
+    Attributes:
+        case: What is asked for.
+        prompt_id: Key of the running statistics: the whole text with its attributes, hashed; never a truncated text.
+        seed: Of the picture's noise.
+    """
+
+    case: Case
+    prompt_id: str
+    seed: int
+
+
+def prompt_id(case: Case) -> str:
+    """Return the id of a case's prompt: equal for cases that ask for the same thing."""
+    return hash_json([case.text, dict(case.attributes)])
+
+
+class PromptSource:
+    """Draws the prompts of an epoch; the draw depends on the run's seed and the epoch alone.
+
+    Args:
+        cases: Cases that may be asked for.
+        mode: ``texts`` draws uniformly over distinct prompts (methods 3.2), ``cases`` as they occur in the data.
+        seed: The run's seed.
+
+    Raises:
+        UserError: When there is no case.
+    """
+
+    def __init__(self, cases: Sequence[Case], mode: str, seed: int) -> None:
+        if not cases:
+            raise UserError("no case is left to take prompts from: look at data.split and data.known")
+        distinct = {prompt_id(case): case for case in reversed(cases)}
+        self.choices = [(name, distinct[name]) for name in sorted(distinct)] if mode == "texts" else [
+            (prompt_id(case), case) for case in cases
+        ]  # fmt: skip
+        self.seed = seed
+
+    def epoch(self, epoch: int, prompts: int, images_per_prompt: int) -> list[Request]:
+        """Return the ``prompts * images_per_prompt`` requests of an epoch, grouped by prompt.
+
+        Prompts are drawn without replacement until all were used once, then again.
+        """
+        chance = torch.Generator().manual_seed(derive_seed(self.seed, "prompts", epoch))
+        order: list[int] = []
+        while len(order) < prompts:
+            order += torch.randperm(len(self.choices), generator=chance).tolist()
+        members: Counter[str] = Counter()
+        requests = []
+        for index in order[:prompts]:
+            name, case = self.choices[index]
+            for _ in range(images_per_prompt):
+                requests.append(Request(case, name, derive_seed(self.seed, epoch, name, members[name])))
+                members[name] += 1
+        return requests
+
+    def fixed(self, prompts: int, images_per_prompt: int) -> list[Request]:
+        """Return the requests that are drawn again and again to look at: the same prompts, the same noise."""
+        chance = torch.Generator().manual_seed(derive_seed(self.seed, "fixed prompts"))
+        chosen = torch.randperm(len(self.choices), generator=chance)[:prompts].tolist()
+        return [
+            Request(self.choices[i][1], self.choices[i][0], derive_seed(self.seed, "fixed", self.choices[i][0], member))
+            for i in chosen
+            for member in range(images_per_prompt)
+        ]

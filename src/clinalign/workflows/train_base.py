@@ -1,0 +1,212 @@
+"""Stage 1: a base generator, from scratch or fine-tuned from any Stable Diffusion pipeline folder."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clinalign import __version__
+from clinalign.core.checkpoint import latest_state
+from clinalign.core.errors import UserError
+from clinalign.core.files import folder_in_progress, hash_json, write_json
+from clinalign.core.images import to_uint8
+from clinalign.core.precision import Precision, pick_device
+from clinalign.core.progress import say, track
+from clinalign.core.seeds import derive_seed
+from clinalign.data.prepared import PreparedDataset
+from clinalign.generation.architecture import (
+    ScratchSize,
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+    build_vae,
+    fit_tokenizer,
+)
+from clinalign.generation.generator import Generator, quiet_libraries
+from clinalign.generation.pretrain_autoencoder import train_autoencoder
+from clinalign.generation.pretrain_denoiser import DenoiserTraining, train_denoiser
+
+CARD = "clinalign.json"
+STATE = ".training"
+
+
+@dataclass(frozen=True)
+class BaseSettings:
+    """What ``train base`` can be told.
+
+    Attributes:
+        from_model: Pipeline folder or hub id to fine-tune; ``None`` builds a small one from scratch.
+        steps: Denoiser steps; ``None`` takes 3000 from scratch and 1000 for fine-tuning.
+        autoencoder_steps: Steps of the autoencoder, from scratch only.
+        batch_size: Pictures a step.
+        learning_rate: Peak; ``None`` takes 1e-3 from scratch and 1e-5 for fine-tuning.
+        caption_dropout: Share of captions left out, for guidance.
+        width: First width of the denoiser, from scratch only; the second level has twice as much.
+        split: Split trained on.
+        seed: Of everything drawn.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    from_model: str | None = None
+    steps: int | None = None
+    autoencoder_steps: int = 1500
+    batch_size: int = 64
+    learning_rate: float | None = None
+    caption_dropout: float = 0.1
+    width: int = 64
+    split: str = "train"
+    seed: int = 0
+    precision: Precision = "auto"
+    device: str = "auto"
+
+
+def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None = None) -> dict[str, Any]:
+    """Train a base generator on a prepared dataset and write it as a standard pipeline folder.
+
+    An interrupted training goes on from its newest checkpoint when the same command is given again.
+
+    Args:
+        data: Prepared dataset.
+        out: Output folder; must be new, or hold the same training.
+        settings: See :class:`BaseSettings`.
+
+    Returns:
+        The card that is also written to ``out/clinalign.json``: settings, dataset, losses, seconds.
+
+    Raises:
+        UserError: For bad settings, a bad dataset or model, or an output folder that holds something else.
+    """
+    settings = settings or BaseSettings()
+    out = Path(out)
+    dataset = PreparedDataset.open(data)
+    cases = dataset.cases(settings.split)
+    plan = {"settings": asdict(settings), "dataset": dataset.fingerprint, "version": __version__}
+    if _finished(out, plan):
+        say(f"{out} is complete already")
+        return _read_card(out)
+    start = time.perf_counter()
+    quiet_libraries()
+    device = pick_device(settings.device)
+    images = to_uint8(dataset.images(cases))
+    texts = [case.text for case in cases]
+    state = out / STATE
+    write_json(out / CARD, {**plan, "complete": False})
+
+    psnr = None
+    if settings.from_model is None:
+        size = ScratchSize(image_size=dataset.image_size, unet_channels=(settings.width, 2 * settings.width))
+        generator, psnr = _scratch(size, images, texts, settings, state, device)
+    else:
+        generator = Generator.load(settings.from_model, device)
+        if generator.image_size != dataset.image_size:
+            raise UserError(
+                f"the model draws {generator.image_size} px and {data} has {dataset.image_size} px: "
+                f"prepare the data with --image-size {generator.image_size}"
+            )
+    autoencoder_seconds = time.perf_counter() - start
+    fresh = settings.from_model is None
+    training = DenoiserTraining(
+        steps=settings.steps or (3000 if fresh else 1000),
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate or (1e-3 if fresh else 1e-5),
+        caption_dropout=settings.caption_dropout,
+        ema_decay=0.999 if fresh else 0.9999,
+        precision=settings.precision,
+    )
+    truncated = [case.case_id for case, cut in zip(cases, generator.encode_text(texts).truncated) if cut]
+    if truncated:
+        say(f"{len(truncated)} of {len(cases)} texts are longer than the text encoder's limit and lose their end")
+    flips = dataset.modality == "dermoscopy"  # a film has its heart on one side; skin has no side
+    latents = latent_source(generator, images, flips)
+    loss = train_denoiser(generator, latents, texts, training, settings.seed, state / "denoiser", fresh)
+    card = {
+        **plan,
+        "complete": True,
+        "denoiser": asdict(training),
+        "loss": loss,
+        "autoencoder_psnr": psnr,
+        "cases": len(cases),
+        "truncated_texts": truncated,
+        "seconds": {"autoencoder": autoencoder_seconds, "total": time.perf_counter() - start},
+    }
+    generator.save(out, {CARD: card})
+    return card
+
+
+def _scratch(
+    size: ScratchSize, images: torch.Tensor, texts: list[str], settings: BaseSettings, state: Path, device: torch.device
+) -> tuple[Generator, float]:
+    """Build the parts; a trained autoencoder of an interrupted run is taken up again."""
+    from diffusers import AutoencoderTiny, StableDiffusionPipeline
+
+    torch.manual_seed(derive_seed(settings.seed, "weights"))
+    tokenizer = fit_tokenizer(texts)
+    text_encoder, unet, vae = build_text_encoder(size, tokenizer), build_unet(size), build_vae(size).to(device)
+    done = state / "vae"
+    if done.is_dir():
+        vae = AutoencoderTiny.from_pretrained(done)
+        psnr = float(vae.config["psnr"])
+    else:
+        psnr = train_autoencoder(vae, images, settings.autoencoder_steps, settings.seed)
+        vae.register_to_config(psnr=psnr)
+        with folder_in_progress(done) as folder:
+            vae.save_pretrained(folder, safe_serialization=True)
+    say(f"autoencoder: {psnr:.1f} dB")
+    pipeline = StableDiffusionPipeline(
+        vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=build_scheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    return Generator(pipeline, device), psnr
+
+
+def latent_source(
+    generator: Generator, images: torch.Tensor, flips: bool
+) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
+    """Encode every picture once (and its mirror images where they are as good as the picture) and serve rows of it.
+
+    Args:
+        generator: Its autoencoder encodes.
+        images: ``(N, 3, H, W)`` uint8.
+        flips: Add horizontal and vertical mirror images: four variants, one drawn at random for each use.
+
+    Returns:
+        A function of (rows, random generator) that returns ``(B, C, h, w)`` latents.
+    """
+    variants: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-1, -2)) if flips else ((),)
+    store = torch.empty((len(variants), len(images), *generator.latent_shape))
+    for number, axes in enumerate(variants):
+        for start in track(range(0, len(images), 64), f"encode {number + 1}/{len(variants)}"):
+            batch = images[start : start + 64].float() / 255
+            store[number, start : start + 64] = generator.encode_images(batch.flip(axes) if axes else batch).cpu()
+
+    def serve(rows: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+        return store[torch.randint(0, len(variants), rows.shape, generator=chance), rows]
+
+    return serve
+
+
+def _read_card(out: Path) -> dict[str, Any]:
+    import json
+
+    card: dict[str, Any] = json.loads((out / CARD).read_text(encoding="utf-8"))
+    return card
+
+
+def _finished(out: Path, plan: dict[str, Any]) -> bool:
+    """Tell whether ``out`` holds this training, complete; refuse a folder that holds something else."""
+    if not out.exists() or not any(out.iterdir()):
+        return False
+    if not (out / CARD).exists():
+        raise UserError(f"{out} is not empty and was not made by `train base`: choose another --out")
+    card = _read_card(out)
+    same = {key: card.get(key) for key in plan}
+    if hash_json(same) != hash_json(plan):
+        raise UserError(f"{out} holds another training (other settings or data): choose another --out or delete it")
+    return bool(card.get("complete"))

@@ -1,0 +1,187 @@
+"""FID and KID against closed forms and second implementations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from clinalign.core.errors import UserError
+from clinalign.evaluation.fidelity import (
+    GaussianStatistics,
+    fid,
+    fid_extrapolated,
+    fid_interval,
+    frechet_distance,
+    kid,
+    kid_interval,
+    kid_subsets,
+)
+
+
+def normal(n: int, d: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    return shift + torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_frechet_distance_of_two_gaussians_worked_by_hand() -> None:
+    """Diagonal covariances commute: |dm|^2 + sum (s1 - s2)^2 over the standard deviations."""
+    mean_x, mean_y = torch.tensor([0.0, 0.0]), torch.tensor([3.0, 4.0])
+    s_x, s_y = torch.diag(torch.tensor([1.0, 4.0])), torch.diag(torch.tensor([9.0, 16.0]))
+    # 9 + 16 + (1 - 3)^2 + (2 - 4)^2 = 33
+    assert frechet_distance(mean_x, s_x, mean_y, s_y) == pytest.approx(33.0, abs=1e-9)
+
+
+def test_frechet_distance_of_covariances_that_do_not_commute() -> None:
+    """Against the eigenvalues of the product, which is the trace's definition."""
+    a, b = normal(6, 4, 0), normal(6, 4, 1)
+    s_x, s_y = a.T @ a, b.T @ b
+    root = np.sqrt(np.linalg.eigvals((s_x @ s_y).numpy()).astype(complex)).sum().real
+    expected = float(s_x.trace() + s_y.trace()) - 2 * root
+    assert frechet_distance(torch.zeros(4), s_x, torch.zeros(4), s_y) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_shift_of_the_same_cloud_is_its_squared_length() -> None:
+    x = normal(200, 8, 0)
+    assert fid(x, x + 2.0) == pytest.approx(8 * 4.0, rel=1e-9)
+    assert fid(x, x) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("d", [10, 50])
+def test_few_images_take_the_small_matrix_and_agree_with_the_moments(d: int) -> None:
+    """30 images: d=10 goes by the moments, d=50 by the nuclear norm; torch-fidelity takes eigenvalues."""
+    torch_fidelity = pytest.importorskip("torch_fidelity.metric_fid", reason="torch-fidelity is an extra")
+    x, y = normal(30, d, 0), 1.5 * normal(40, d, 1, shift=0.3)
+    a, b = torch_fidelity.fid_features_to_statistics(x), torch_fidelity.fid_features_to_statistics(y)
+    expected = torch_fidelity.fid_statistics_to_metric(a, b, False)["frechet_inception_distance"]
+    # torch-fidelity takes roots of rounding noise where d > n: 1e-16 under the root is 1e-8, times d
+    assert fid(x, y) == pytest.approx(expected, abs=1e-5)
+    stats_x, stats_y = GaussianStatistics(d), GaussianStatistics(d)
+    stats_x.update(x)
+    stats_y.update(y)
+    moments = frechet_distance(stats_x.mean, stats_x.covariance, stats_y.mean, stats_y.covariance)
+    assert fid(x, y) == pytest.approx(moments, abs=1e-5)
+
+
+def test_fid_agrees_with_torchmetrics() -> None:
+    compute = pytest.importorskip("torchmetrics.image.fid")._compute_fid
+    x, y = normal(100, 6, 0), normal(100, 6, 1, shift=0.5)
+    expected = float(compute(x.mean(0), x.T.cov(), y.mean(0), y.T.cov()))
+    assert fid(x, y) == pytest.approx(expected, rel=1e-6)
+
+
+def test_streamed_statistics_equal_those_of_all_at_once() -> None:
+    x = 1e3 + normal(57, 5, 0)  # far from zero, where a sum of squares would lose digits
+    stats = GaussianStatistics(5)
+    for batch in x.split(10):
+        stats.update(batch)
+    stats.update(x[:0])
+    assert stats.n == 57
+    torch.testing.assert_close(stats.mean, x.mean(0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(stats.covariance, x.T.cov(), rtol=1e-9, atol=1e-9)
+
+
+def test_weights_equal_repeated_rows() -> None:
+    x, y = normal(12, 3, 0), normal(15, 3, 1, shift=1.0)
+    w_x, w_y = torch.randint(0, 3, (12,)).double(), torch.ones(15, dtype=torch.float64)
+    assert fid(x, y, w_x, w_y) == pytest.approx(fid(x.repeat_interleave(w_x.long(), 0), y), rel=1e-9)
+
+
+def test_fid_falls_with_n_and_kid_does_not() -> None:
+    """One distribution on both sides: FID is all bias, about 1/n; KID stays 0 within its standard error."""
+    sizes, repeats = (20, 80, 320), 40
+    fids, kids = [], []
+    for n in sizes:
+        pairs = [(normal(n, 8, 2 * r), normal(n, 8, 2 * r + 1)) for r in range(repeats)]
+        fids.append(np.mean([fid(x, y) for x, y in pairs]))
+        values = np.array([float(kid(x, y)) for x, y in pairs])
+        kids.append(values.mean() / (values.std(ddof=1) / math.sqrt(repeats)))
+    assert fids[0] > 3 * fids[1] > 9 * fids[2] > 0
+    assert all(abs(z) < 3.5 for z in kids)
+
+
+def test_kid_is_unbiased_at_twenty_images() -> None:
+    """Keeping the diagonal, as some libraries do, gives about 0.3 here: forty standard errors away."""
+    values = np.array([float(kid(normal(20, 8, 2 * r), normal(20, 8, 2 * r + 1))) for r in range(300)])
+    error = values.std(ddof=1) / math.sqrt(len(values))
+    assert abs(values.mean()) < 3.5 * error
+    assert error < 0.02  # so that the line above can fail
+
+
+def test_kid_by_hand() -> None:
+    """D=1, x = {0, 1}, y = {1, 2}: k(a, b) = (ab + 1)^3, within x 1, within y 27, between (1 + 1 + 8 + 27) / 4."""
+    x, y = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [2.0]])
+    assert float(kid(x, y)) == pytest.approx(1 + 27 - 2 * 37 / 4, abs=1e-12)
+
+
+def test_kid_agrees_with_torch_fidelity_and_torchmetrics() -> None:
+    x, y = normal(50, 7, 0), normal(50, 7, 1, shift=0.4)
+    metrics = pytest.importorskip("torchmetrics.image.kid")
+    assert float(kid(x, y)) == pytest.approx(float(metrics.poly_mmd(x, y)), rel=1e-9)
+    fidelity = pytest.importorskip("torch_fidelity.metric_kid", reason="torch-fidelity is an extra")
+    # subsets as large as the sets: every subset is everything
+    theirs = fidelity.kid_features_to_metric(x, y, kid_subsets=1, kid_subset_size=50, verbose=False)
+    assert float(kid(x, y)) == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-9)
+    assert kid_subsets(x, y, size=50, subsets=3).tolist() == pytest.approx([float(kid(x, y))] * 3)
+
+
+def test_kid_subsets_average_to_the_kid_of_all() -> None:
+    x, y = normal(200, 4, 0), normal(200, 4, 1, shift=1.0)
+    values = kid_subsets(x, y, size=50, subsets=200)
+    # subsets overlap, so their mean is within the standard error of independent ones
+    assert float(values.mean()) == pytest.approx(float(kid(x, y)), abs=4 * float(values.std()) / math.sqrt(200))
+
+
+def test_row_blocks_do_not_change_kid(monkeypatch: pytest.MonkeyPatch) -> None:
+    from clinalign.evaluation import fidelity
+
+    x, y = normal(23, 3, 0), normal(17, 3, 1)
+    whole = float(kid(x, y))
+    original = fidelity._kernel_mean
+    monkeypatch.setattr(fidelity, "_kernel_mean", lambda *args, **kwargs: original(*args, **kwargs, rows=5))
+    assert float(kid(x, y)) == pytest.approx(whole, rel=1e-12)
+
+
+def test_intervals_hold_the_estimate_and_separate_what_differs() -> None:
+    x, near, far = normal(60, 5, 0), normal(60, 5, 1), normal(60, 5, 2, shift=1.0)
+    for interval in (fid_interval, kid_interval):
+        small, large = interval(x, near, replicates=100), interval(x, far, replicates=100)
+        assert small.ci95[0] <= small.value <= small.ci95[1] < large.ci95[0] <= large.value <= large.ci95[1]
+        assert small.n == 60
+
+
+def test_the_kid_interval_covers_zero_under_the_null() -> None:
+    covered = 0
+    for repeat in range(60):
+        low, high = kid_interval(normal(30, 4, 2 * repeat), normal(30, 4, 2 * repeat + 1), replicates=200).ci95
+        covered += low <= 0 <= high
+    assert covered >= 52  # 57 expected, standard deviation 1.7; degenerate under the null, where it is conservative
+
+
+def test_the_fid_interval_covers_the_expected_fid_at_its_n() -> None:
+    draws = [(normal(40, 4, 2 * r), normal(40, 4, 2 * r + 1, shift=0.7)) for r in range(60)]
+    expected = float(np.mean([fid(x, y) for x, y in draws]))
+    covered = sum(low <= expected <= high for low, high in (fid_interval(x, y, replicates=60).ci95 for x, y in draws))
+    assert covered >= 50  # 57 expected, 1.7 deviation, and 60 resamples place the ends coarsely
+
+
+def test_extrapolation_takes_out_most_of_the_bias() -> None:
+    plain, limit = [], []
+    for r in range(40):
+        x, y = normal(60, 8, 2 * r), normal(60, 8, 2 * r + 1)
+        plain.append(fid(x, y))
+        limit.append(fid_extrapolated(x, y, seed=r))
+    assert np.mean(plain) > 0.8  # true value 0
+    assert abs(np.mean(limit)) < 0.2  # standard error 0.05
+
+
+def test_mistakes_are_told() -> None:
+    with pytest.raises(UserError, match="same D"):
+        fid(normal(5, 3, 0), normal(5, 4, 0))
+    with pytest.raises(UserError, match="at least 2 images on each side, got 1 reference"):
+        kid(normal(1, 3, 0), normal(5, 3, 0))
+    with pytest.raises(UserError, match="subsets of 9 images"):
+        kid_subsets(normal(5, 3, 0), normal(9, 3, 0), size=9)
+    with pytest.raises(UserError, match="covariance needs at least 2"):
+        _ = GaussianStatistics(2).covariance
