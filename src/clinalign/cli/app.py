@@ -9,7 +9,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from clinalign import __version__
-from clinalign.cli import data
+from clinalign.cli import data, reward, train
+from clinalign.cli.demo import demo_command
+from clinalign.cli.doctor import doctor_command
+from clinalign.cli.evaluate import evaluate_command
+from clinalign.cli.report import report_command
+from clinalign.cli.sample import sample_command
+from clinalign.cli.tune import tune_command
 from clinalign.core.errors import UserError
 
 MISTAKE = 2
@@ -23,6 +29,14 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(train.app, name="train")
+app.add_typer(reward.app, name="reward")
+app.command("demo")(demo_command)
+app.command("tune")(tune_command)
+app.command("sample")(sample_command)
+app.command("evaluate")(evaluate_command)
+app.command("report")(report_command)
+app.command("doctor")(doctor_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -76,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def fail(message: str) -> NoReturn:
-    """Print ``message`` as one line on standard error and end with status 2."""
-    print(f"clinalign: error: {' '.join(message.split())}", file=sys.stderr)
+    """Print ``message`` on standard error, one line for each problem that it names, and end with status 2."""
+    for problem in filter(None, (" ".join(line.split()) for line in message.splitlines())):
+        print(f"clinalign: error: {problem}", file=sys.stderr)
     sys.exit(MISTAKE)

@@ -1,0 +1,1 @@
+"""What every layer shares: errors, files, seeds, images, config, the run folder, checkpoints."""

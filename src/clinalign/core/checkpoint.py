@@ -47,10 +47,9 @@ def latest_state(parent: Path) -> Path | None:
 
 def prune_states(parent: Path, keep: int) -> None:
     """Delete all but the ``keep`` newest checkpoints."""
-    folders = sorted(
-        folder for folder in parent.iterdir() if re.fullmatch(r"[a-z]+_\d+", folder.name) and folder.is_dir()
-    )
-    for folder in folders[:-keep]:
+    folders = [folder for folder in parent.iterdir() if re.fullmatch(r"[a-z]+_\d+", folder.name) and folder.is_dir()]
+    folders.sort(key=lambda folder: int(folder.name.split("_")[1]))  # by number: 10000 comes after 9999
+    for folder in folders[: max(0, len(folders) - keep)]:
         shutil.rmtree(folder)
 
 

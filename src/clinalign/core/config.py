@@ -23,27 +23,29 @@ class DataConfig(_Section):
     """Where prompts come from."""
 
     path: Path = Field(description="prepared dataset")
-    split: str = Field("train", description="split whose prompts are used")
+    split: str = Field(default="train", description="split whose prompts are used")
     prompts: Literal["texts", "cases"] = Field(
-        "texts", description="texts: uniform over distinct prompts (RL4Med, P); cases: as frequent as in the data"
+        default="texts",
+        description="texts: uniform over distinct prompts (RL4Med, P); cases: as frequent as in the data",
     )
-    known: tuple[str, ...] = Field((), description="use only cases for which these attributes are known")
+    known: tuple[str, ...] = Field(default=(), description="use only cases for which these attributes are known")
 
 
 class AdapterConfig(_Section):
     """What is trained."""
 
-    kind: Literal["lora", "full"] = Field("lora", description="LoRA by peft, or every weight of the denoiser")
-    rank: int = Field(8, ge=1, le=512, description="LoRA rank (RL4Med: 4, P)")
+    kind: Literal["lora", "full"] = Field(default="lora", description="LoRA by peft, or every weight of the denoiser")
+    rank: int = Field(default=8, ge=1, le=512, description="LoRA rank (RL4Med: 4, P)")
     targets: Literal["attention", "all"] = Field(
-        "attention", description="attention: every attention block (RL4Med, P); all: convolutions and feed-forward too"
+        default="attention",
+        description="attention: every attention block (RL4Med, P); all: convolutions and feed-forward too",
     )
 
 
 class AceConfig(_Section):
     """Adaptive condition embeddings."""
 
-    tokens: int = Field(0, ge=0, le=0, description="learnable condition tokens; this version has none: 0")
+    tokens: int = Field(default=0, ge=0, le=0, description="learnable condition tokens; this version has none: 0")
 
 
 class GeneratorConfig(_Section):
@@ -58,22 +60,30 @@ class RolloutConfig(_Section):
     """How images are drawn for training."""
 
     sampler: Literal["ddim"] = "ddim"
-    steps: int = Field(20, ge=2, le=1000, description="denoising steps (RL4Med: 50, P)")
-    eta: float = Field(1.0, gt=0.0, le=1.0, description="stochasticity of DDIM; a policy needs noise, so above 0")
-    guidance: float = Field(5.0, ge=1.0, description="classifier-free guidance, inside the loss too (P); 1: none")
-    images_per_prompt: int = Field(8, ge=1)
-    prompts_per_epoch: int = Field(8, ge=1)
-    batch_size: int | None = Field(None, ge=1, description="rows sampled at once; derived when null, never a result")
+    steps: int = Field(default=20, ge=2, le=1000, description="denoising steps (RL4Med: 50, P)")
+    eta: float = Field(
+        default=1.0, gt=0.0, le=1.0, description="stochasticity of DDIM; a policy needs noise, so above 0"
+    )
+    guidance: float = Field(
+        default=5.0, ge=1.0, description="classifier-free guidance, inside the loss too (P); 1: none"
+    )
+    images_per_prompt: int = Field(default=8, ge=1)
+    prompts_per_epoch: int = Field(default=8, ge=1)
+    batch_size: int | None = Field(
+        default=None, ge=1, description="rows sampled at once; derived when null, never a result"
+    )
 
 
 class RewardConfig(_Section):
     """One reward of the sum."""
 
     name: str
-    path: Path | None = Field(None, description="folder of `train reward`, where the reward has weights")
+    path: Path | None = Field(default=None, description="folder of `train reward`, where the reward has weights")
     weight: float = 1.0
     settings: dict[str, Any] = Field(default_factory=dict, description="the reward's own settings")
-    require_check: bool = Field(True, description="refuse a reward with weights that has not passed `reward check`")
+    require_check: bool = Field(
+        default=True, description="refuse a reward with weights that has not passed `reward check`"
+    )
 
 
 class FeedbackConfig(_Section):
@@ -86,52 +96,64 @@ class AdvantageConfig(_Section):
     """How scores become advantages."""
 
     name: Literal["per_prompt_running", "group"] = "per_prompt_running"
-    buffer: int = Field(32, ge=1, description="rewards remembered for each prompt (P)")
-    min_count: int = Field(16, ge=1, description="until a prompt has so many, batch statistics are used (P)")
-    clip: float = Field(5.0, gt=0, description="largest absolute advantage (P)")
-    global_std: bool = Field(True, description="group: divide by the spread of the whole batch (R)")
+    buffer: int = Field(default=32, ge=1, description="rewards remembered for each prompt (P)")
+    min_count: int = Field(default=16, ge=1, description="until a prompt has so many, batch statistics are used (P)")
+    clip: float = Field(default=5.0, gt=0, description="largest absolute advantage (P)")
+    global_std: bool = Field(default=True, description="group: divide by the spread of the whole batch (R)")
 
 
 class ObjectiveConfig(_Section):
     """The policy-optimisation loss."""
 
     name: Literal["ddpo"] = "ddpo"
-    clip_range: float = Field(1e-4, gt=0, description="PPO clip, for log-probabilities averaged over elements (P)")
-    logprob_reduction: Literal["mean", "sum"] = Field("mean", description="over latent elements (P: mean)")
-    timestep_fraction: float = Field(1.0, gt=0, le=1, description="share of the steps trained, drawn per image (P: 1)")
-    kl: float = Field(0.0, ge=0, description="weight of the closed-form KL to the anchor, as DPOK; 0: none (P)")
+    clip_range: float = Field(
+        default=1e-4, gt=0, description="PPO clip, for log-probabilities averaged over elements (P)"
+    )
+    logprob_reduction: Literal["mean", "sum"] = Field(default="mean", description="over latent elements (P: mean)")
+    timestep_fraction: float = Field(
+        default=1.0, gt=0, le=1, description="share of the steps trained, drawn per image (P: 1)"
+    )
+    kl: float = Field(default=0.0, ge=0, description="weight of the closed-form KL to the anchor, as DPOK; 0: none (P)")
 
 
 class TrainConfig(_Section):
     """The optimiser."""
 
-    epochs: int = Field(50, ge=1)
-    updates_per_epoch: int = Field(2, ge=1, description="optimiser steps an epoch; each image is used in one (P)")
-    learning_rate: float = Field(3e-4, gt=0)
+    epochs: int = Field(default=50, ge=1)
+    updates_per_epoch: int = Field(
+        default=2, ge=1, description="optimiser steps an epoch; each image is used in one (P)"
+    )
+    learning_rate: float = Field(default=3e-4, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(1e-4, ge=0)
-    epsilon: float = Field(1e-8, gt=0)
-    grad_clip: float = Field(1.0, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    epsilon: float = Field(default=1e-8, gt=0)
+    grad_clip: float = Field(default=1.0, gt=0)
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    ema_decay: float = Field(0.99, ge=0, lt=1, description="average of the adapter that is sampled and exported (R)")
-    micro_batch: int | None = Field(None, ge=1, description="rows of forward+backward at once; derived when null")
-    checkpoint_every: int = Field(5, ge=1, description="epochs between checkpoints")
+    ema_decay: float = Field(
+        default=0.99, ge=0, lt=1, description="average of the adapter that is sampled and exported (R)"
+    )
+    micro_batch: int | None = Field(
+        default=None, ge=1, description="rows of forward+backward at once; derived when null"
+    )
+    checkpoint_every: int = Field(default=5, ge=1, description="epochs between checkpoints")
     device: str = "auto"
 
 
 class EvaluateConfig(_Section):
     """What is looked at while training."""
 
-    every: int = Field(10, ge=1, description="epochs between looks")
-    prompts: int = Field(8, ge=1, le=64, description="fixed prompts drawn with fixed noise")
-    images_per_prompt: int = Field(4, ge=1, le=16)
-    evaluator: Path | None = Field(None, description="independent classifier; its accuracy goes into metrics.jsonl")
+    every: int = Field(default=10, ge=1, description="epochs between looks")
+    prompts: int = Field(default=8, ge=1, le=64, description="fixed prompts drawn with fixed noise")
+    images_per_prompt: int = Field(default=4, ge=1, le=16)
+    evaluator: Path | None = Field(
+        default=None, description="independent classifier; its accuracy goes into metrics.jsonl"
+    )
 
 
 class TuneConfig(_Section):
     """Everything about one tuning run."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     data: DataConfig
     generator: GeneratorConfig
     rollout: RolloutConfig = RolloutConfig()
@@ -148,7 +170,7 @@ class TuneConfig(_Section):
         return self.rollout.prompts_per_epoch * self.rollout.images_per_prompt
 
 
-def load_config(source: Path, overrides: Sequence[str] = ()) -> TuneConfig:
+def load_config(source: Path | str, overrides: Sequence[str] = ()) -> TuneConfig:
     """Read a YAML file and apply ``key.subkey=value`` overrides; values are YAML, list entries are numbers.
 
     Args:
@@ -158,6 +180,7 @@ def load_config(source: Path, overrides: Sequence[str] = ()) -> TuneConfig:
     Raises:
         UserError: With all problems, one a line.
     """
+    source = Path(source)
     if not source.is_file():
         raise UserError(f"config {source} does not exist: see recipes/ for examples")
     try:

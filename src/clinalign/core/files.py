@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,18 +16,34 @@ from typing import Any
 
 from clinalign.core.errors import UserError
 
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals into one line that says where and what to do."""
     try:
         yield
-    except OSError as error:
-        if error.errno == 28:
-            raise UserError(f"no space left while writing {path}: free some space and run the command again") from error
-        if isinstance(error, (PermissionError, NotADirectoryError, FileExistsError)):
-            raise UserError(f"cannot write {path}: {error.strerror}; choose another output folder") from error
+    except UserError:
         raise
+    except Exception as error:
+        code = _system_code(error)
+        if code in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"no space left while writing {path}: free some space and run the command again") from error
+        if code in _REFUSALS:
+            at = getattr(error, "filename", None)
+            where = f" at {at}" if at and Path(at) != path else ""
+            raise UserError(f"cannot write {path}: {os.strerror(code)}{where}; choose another output folder") from error
+        raise
+
+
+def _system_code(error: Exception) -> int:
+    """Return the operating system's number for an error, 0 where it has none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    # safetensors writes in Rust and keeps the number in the message alone
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found.group(1)) if found else 0
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -50,12 +68,26 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in UTF-8, atomically."""
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_atomic(path, write)
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` to ``path`` as indented JSON, atomically. NaN is refused: it is not JSON."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder that cannot be replaced as a whole.
+
+    Raises:
+        UserError: For the root of a disk or of a mounted volume.
+    """
+    if os.path.ismount(folder):
+        raise UserError(f"{folder} is the root of a disk or volume: choose a folder inside it")
 
 
 @contextmanager
@@ -66,7 +98,12 @@ def folder_in_progress(final: Path) -> Iterator[Path]:
 
     Args:
         final: The folder's final name.
+
+    Raises:
+        UserError: When the disk is full or the place cannot be written.
     """
+    final = Path(os.path.abspath(final))  # "." cannot be renamed, its full name can
+    check_place(final)
     with _told(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
@@ -77,7 +114,11 @@ def folder_in_progress(final: Path) -> Iterator[Path]:
             if final.exists():
                 old = temporary.with_name(temporary.name + ".old")
                 os.replace(final, old)
-                os.replace(temporary, final)
+                try:
+                    os.replace(temporary, final)
+                except OSError:
+                    os.replace(old, final)
+                    raise
                 shutil.rmtree(old)
             else:
                 os.replace(temporary, final)

@@ -18,20 +18,23 @@ def pick_device(wanted: str = "auto") -> torch.device:
     """Return the device: the one asked for, or CUDA where there is one, else the CPU.
 
     Raises:
-        UserError: When the device asked for is not there.
+        UserError: When the device asked for is not there, or is no device.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device '{wanted}' was asked for, but torch sees no CUDA device: use --device cpu")
-    return torch.device(wanted)
+    try:
+        return torch.device(wanted)
+    except RuntimeError as error:
+        raise UserError(f"unknown device '{wanted}': auto, cpu, cuda or cuda:0") from error
 
 
 @functools.cache
 def bf16_is_fast(device_type: str) -> bool:
     """Tell whether bfloat16 convolutions run at least 1.5 times as fast as float32 ones, by timing both (40 ms)."""
     if device_type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         layer = torch.nn.Conv2d(64, 64, 3, padding=1).to(dtype)

@@ -13,9 +13,8 @@ from clinalign.core.errors import UserError
 from clinalign.core.files import write_text
 
 # What may differ between a run and its continuation: how long it goes on, where it runs, how often it looks.
-_MAY_CHANGE = {("train", "epochs"), ("train", "device"), ("train", "checkpoint_every"), ("train", "micro_batch"),
-               ("rollout", "batch_size"), ("evaluate", "every"), ("evaluate", "prompts"),
-               ("evaluate", "images_per_prompt"), ("evaluate", "evaluator")}  # fmt: skip
+_MAY_CHANGE = {"train.epochs", "train.device", "train.checkpoint_every", "train.micro_batch", "rollout.batch_size",
+               "evaluate.every", "evaluate.prompts", "evaluate.images_per_prompt", "evaluate.evaluator"}  # fmt: skip
 
 
 class RunFolder:
@@ -51,7 +50,9 @@ class RunFolder:
         """
         if self.path.is_file():
             raise UserError(f"{self.path} is a file: choose a folder with --out")
-        occupied = self.path.is_dir() and any(self.path.iterdir())
+        # a hidden config is what a killed process left of one that it had not finished
+        entries = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+        occupied = any(not name.startswith(f".{self.config.name}.") for name in entries)
         if occupied and not self.config.exists():
             raise UserError(f"{self.path} is not empty and holds no run: choose another --out")
         if occupied and not resume:
@@ -88,12 +89,13 @@ class RunFolder:
             write_text(self.metrics, "".join(kept))
 
 
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], above: str = "") -> list[str]:
+    """Return the dotted names of the keys that differ and must not."""
     changed = []
     for key, value in after.items():
-        old = before.get(key)
+        old, place = before.get(key), f"{above}{key}"
         if isinstance(value, dict) and isinstance(old, dict):
-            changed += [f"{key}.{k}" for k, v in value.items() if v != old.get(k) and (key, k) not in _MAY_CHANGE]
-        elif value != old:
-            changed.append(key)
+            changed += _differences(old, value, f"{place}.")
+        elif value != old and place not in _MAY_CHANGE:
+            changed.append(place)
     return changed

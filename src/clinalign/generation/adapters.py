@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,11 +48,37 @@ def adapter_disabled(unet: Any) -> Iterator[None]:
     if not lora_parameters(unet):
         yield
         return
+    # peft switches gradients off with the adapter and on with it, frozen before or not
+    trained = {name: parameter.requires_grad for name, parameter in lora_parameters(unet).items()}
     unet.disable_adapters()
     try:
         yield
     finally:
         unet.enable_adapters()
+        for name, parameter in lora_parameters(unet).items():
+            parameter.requires_grad_(trained[name])
+
+
+def merge_lora(unet: Any) -> None:
+    """Add the adapter to the weights that it adapts, and remove it; a no-op where there is none."""
+    if lora_parameters(unet):
+        unet.fuse_lora()
+        unet.unload_lora()
+
+
+@contextmanager
+def adapter_removed(pipeline: Any) -> Iterator[None]:
+    """Let the pipeline have its denoiser as it is without the adapter inside the block, for saving."""
+    unet = pipeline.unet
+    if not lora_parameters(unet):
+        yield
+        return
+    pipeline.unet = copy.deepcopy(unet)
+    pipeline.unet.unload_lora()
+    try:
+        yield
+    finally:
+        pipeline.unet = unet
 
 
 def save_lora(unet: Any, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
@@ -63,14 +90,15 @@ def save_lora(unet: Any, folder: Path, weights: Mapping[str, torch.Tensor] | Non
         weights: Values by parameter name to save in place of the current ones (an average of the weights).
     """
     from diffusers import StableDiffusionPipeline
-    from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
     state = None
     if weights is not None:
         state = {name: value.detach().cpu() for name, value in unet.state_dict().items()}
         state.update({name: value.detach().cpu() for name, value in weights.items()})
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, state_dict=state))
+    # in peft's own names: diffusers' converter knows those of attention layers only and leaves a mixture that it
+    # cannot read back
+    layers = get_peft_model_state_dict(unet, state_dict=state)
     rank = unet.peft_config["default"].r
     StableDiffusionPipeline.save_lora_weights(
         save_directory=folder,
@@ -89,13 +117,17 @@ def load_lora(unet: Any, file: Path) -> None:
     """Load an adapter written by :func:`save_lora`, asserting that every tensor of the file found its place.
 
     Raises:
-        UserError: When the file does not fit the model.
+        UserError: When the file cannot be read or does not fit the model.
     """
     from diffusers import StableDiffusionPipeline
+    from safetensors import SafetensorError
 
-    state, alphas, metadata = StableDiffusionPipeline.lora_state_dict(
-        str(file.parent), weight_name=file.name, return_lora_metadata=True
-    )
+    try:
+        state, alphas, metadata = StableDiffusionPipeline.lora_state_dict(
+            str(file.parent), weight_name=file.name, return_lora_metadata=True, use_safetensors=True
+        )
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"the adapter {file} cannot be read: copy or export it again") from error
     try:
         StableDiffusionPipeline.load_lora_into_unet(
             state, network_alphas=alphas, unet=unet, adapter_name="default", metadata=metadata

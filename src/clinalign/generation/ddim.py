@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import torch
 
+from clinalign.core.errors import UserError
+
 Reduction = Literal["mean", "sum"]
 
 
@@ -52,10 +54,17 @@ def ddim_schedule(scheduler: Any, steps: int, eta: float) -> DdimSchedule:
 
     Returns:
         The schedule in float64, on the CPU.
+
+    Raises:
+        UserError: When the scheduler was not made for so many steps.
     """
+    cumulative = scheduler.alphas_cumprod.double()
+    if not 1 <= steps <= len(cumulative):
+        raise UserError(f"{steps} denoising steps: this model's scheduler takes 1 to {len(cumulative)}")
     scheduler.set_timesteps(steps)
     timesteps = scheduler.timesteps.cpu().long()
-    cumulative = scheduler.alphas_cumprod.double()
+    if int(timesteps.max()) >= len(cumulative):  # an offset moved the first step past the end
+        raise UserError(f"{steps} denoising steps: this model's scheduler has an offset and takes fewer")
     previous = timesteps - scheduler.config.num_train_timesteps // steps
     alpha_t = cumulative[timesteps]
     alpha_s = torch.where(previous >= 0, cumulative[previous.clamp(min=0)], scheduler.final_alpha_cumprod.double())

@@ -11,10 +11,10 @@ import torch
 
 from clinalign.core.errors import UserError
 from clinalign.core.files import folder_in_progress, hash_file, hash_json, write_json
-from clinalign.generation.adapters import adapter_disabled, load_lora
+from clinalign.generation.adapters import adapter_disabled, adapter_removed, load_lora, merge_lora
 from clinalign.generation.conditioning import TextCondition
 from clinalign.generation.ddim import DdimSchedule, ddim_schedule
-from clinalign.generation.model_folder import LORA_FILE, check_model_folder, find_model_folder
+from clinalign.generation.model_folder import LORA_FILE, check_model_folder, check_weights, find_model_folder
 from clinalign.generation.sampling import draw_trajectories
 
 
@@ -44,7 +44,10 @@ class Generator:
         self.text_encoder = pipeline.text_encoder.to(self.device).eval().requires_grad_(False)
         self.unet = pipeline.unet.to(self.device).eval().requires_grad_(False)
         self.vae = pipeline.vae.to(self.device).eval().requires_grad_(False)
-        self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+        options: dict[str, Any] = {"clip_sample": False}
+        if not isinstance(pipeline.scheduler, DDIMScheduler):  # keep noise in the last step, as Stable Diffusion does
+            options |= {"set_alpha_to_one": False, "steps_offset": 1}
+        self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **options)
         self.prediction_type: str = self.scheduler.config.prediction_type
         side = int(self.unet.config.sample_size)
         self.latent_shape = (int(self.unet.config.in_channels), side, side)
@@ -64,20 +67,35 @@ class Generator:
             UserError: When the folder is not a usable pipeline.
         """
         from diffusers import StableDiffusionPipeline
+        from safetensors import SafetensorError
 
         quiet_libraries()
         path = find_model_folder(Path(source))
-        local = path.exists() or str(source).startswith((".", "/")) or str(source).count("/") != 1
+        # a name such as demo/base is meant as a folder where demo is one, and as a model of the hub elsewhere
+        local = (
+            path.exists()
+            or str(source).startswith((".", "/"))
+            or str(source).count("/") != 1
+            or Path(source).parent.is_dir()
+        )
         if local:
             check_model_folder(path)
         place = str(path) if local else str(source)
         try:
             pipeline = StableDiffusionPipeline.from_pretrained(
-                place, use_safetensors=True, safety_checker=None, requires_safety_checker=False, torch_dtype=torch.float32
+                place,
+                use_safetensors=True,
+                safety_checker=None,
+                requires_safety_checker=False,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            for part in ("unet", "vae", "text_encoder") if local else ():
+                check_weights(path / part, getattr(pipeline, part))
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"cannot open the model {source}: {first}") from error
+        pipeline.to(torch.float32)  # half-precision files are computed with in full
         identity = f"{Path(source).name}:{hash_weights(path)}" if local else str(source)
         generator = cls(pipeline, device, identity)
         if adapter and local and (path / LORA_FILE).exists():
@@ -91,10 +109,14 @@ class Generator:
             path: The folder; an existing one is replaced as a whole.
             extra: JSON files to write beside it, by file name.
         """
-        with folder_in_progress(path) as folder:
+        with folder_in_progress(path) as folder, adapter_removed(self.pipeline):
             self.pipeline.save_pretrained(folder, safe_serialization=True)
             for name, content in (extra or {}).items():
                 write_json(folder / name, content)
+
+    def merge_adapter(self) -> None:
+        """Make the adapter a part of the weights, so that the tuned generator can be trained on as a whole."""
+        merge_lora(self.unet)
 
     def schedule(self, steps: int, eta: float) -> DdimSchedule:
         """Return the sampler's steps; see :func:`clinalign.generation.ddim.ddim_schedule`."""
@@ -103,15 +125,22 @@ class Generator:
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> TextCondition:
         """Embed prompts, each distinct text once; prompts past the encoder's limit are cut and flagged."""
-        limit = int(self.tokenizer.model_max_length)
         distinct = list(dict.fromkeys(texts))
-        lengths = {text: len(self.tokenizer(text, truncation=False, verbose=False).input_ids) for text in distinct}
         rows = {text: row for row, text in enumerate(distinct)}
         encoded = torch.cat([self._embed(distinct[i : i + 64]) for i in range(0, len(distinct), 64)])
         if self._empty is None:
             self._empty = self._embed([""])
         embeddings = encoded[torch.tensor([rows[text] for text in texts])]
-        return TextCondition(embeddings, self._empty, tuple(lengths[text] > limit for text in texts))
+        return TextCondition(embeddings, self._empty, self.truncates(texts))
+
+    def truncates(self, texts: Sequence[str]) -> tuple[bool, ...]:
+        """Tell of each text whether it is longer than the encoder's limit and would lose its end."""
+        limit = int(self.tokenizer.model_max_length)
+        cut = {
+            text: len(self.tokenizer(text, truncation=False, verbose=False).input_ids) > limit
+            for text in dict.fromkeys(texts)
+        }
+        return tuple(cut[text] for text in texts)
 
     def _embed(self, texts: Sequence[str]) -> torch.Tensor:
         tokens = self.tokenizer(
@@ -159,7 +188,8 @@ class Generator:
         """Encode ``(N, 3, size, size)`` images in ``[0, 1]`` into scaled latents (the mean, not a sample)."""
         encoded = self.vae.encode(images.to(self.device) * 2 - 1)
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-        return latents * self.vae.config.scaling_factor
+        scaled: torch.Tensor = latents * self.vae.config.scaling_factor
+        return scaled
 
     def generate(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from clinalign.core.errors import UserError
 
@@ -34,13 +35,16 @@ def check_model_folder(path: Path) -> None:
         raise UserError(f"{path} is not a diffusers pipeline: model_index.json is missing")
     try:
         class_name = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    except (json.JSONDecodeError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise UserError(f"{index} is not readable as JSON: {error}") from error
     if class_name not in PIPELINES:
         raise UserError(f"{path} holds a {class_name}: supported are {', '.join(PIPELINES)}")
     for part in PARTS:
         if not (path / part).is_dir():
             raise UserError(f"model folder {path} lacks the part '{part}': copy the whole pipeline folder")
+    if not any((path / "tokenizer" / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        # transformers would make an empty tokenizer and say nothing
+        raise UserError(f"{path / 'tokenizer'} holds no vocabulary: copy the whole pipeline folder")
     for part in ("unet", "vae", "text_encoder"):
         pickles = [file.name for pattern in _PICKLES for file in (path / part).glob(pattern)]
         if any((path / part).glob("*.safetensors")):
@@ -51,3 +55,28 @@ def check_model_folder(path: Path) -> None:
                 "save the pipeline with safe_serialization=True"
             )
         raise UserError(f"{path / part} holds no weights (*.safetensors): copy the whole pipeline folder")
+
+
+def check_weights(folder: Path, module: Any) -> None:
+    """Refuse a part whose files hold fewer tensors than it has parameters: the rest would be random, without a word.
+
+    Counted, not compared by name, because the libraries rename tensors of older files as they read them.
+
+    Args:
+        folder: Folder of the part.
+        module: The part as it was opened.
+
+    Raises:
+        UserError: When weights are missing.
+    """
+    from safetensors import safe_open
+
+    found = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as tensors:
+            found += len(tensors.keys())
+    needed = sum(1 for _ in module.parameters())
+    if found < needed:
+        raise UserError(
+            f"{folder} holds {found} of the {needed} weights of its network: copy the whole pipeline folder"
+        )

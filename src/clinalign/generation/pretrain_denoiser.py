@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,12 @@ from clinalign.core.checkpoint import (
     with_prefix,
     without_prefix,
 )
+from clinalign.core.errors import UserError
 from clinalign.core.precision import Precision, autocast
 from clinalign.core.progress import track
 from clinalign.core.seeds import derive_seed
 from clinalign.generation.generator import Generator
+from clinalign.generation.one_cycle import one_cycle, restore_schedule
 
 LatentBatch = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
@@ -106,6 +109,9 @@ def train_denoiser(
 
     Returns:
         Mean loss of the last tenth of the steps.
+
+    Raises:
+        UserError: When the training diverges.
     """
     device = generator.device
     modules = {"unet": generator.unet} | ({"text_encoder": generator.text_encoder} if train_text_encoder else {})
@@ -117,9 +123,7 @@ def train_denoiser(
     optimizer = torch.optim.AdamW(
         parameters.values(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=settings.steps, pct_start=0.05, final_div_factor=20.0
-    )
+    schedule = one_cycle(optimizer, settings.learning_rate, settings.steps, warm_up=0.05, final_div_factor=20.0)
     average = WeightAverage(parameters, settings.ema_decay)
     losses: list[float] = []
     first = 0
@@ -130,7 +134,7 @@ def train_denoiser(
                 parameters[name].copy_(value)
         average.shadow = {name: value.to(device) for name, value in without_prefix("average", tensors).items()}
         restore_optimizer(optimizer, without_prefix("optimizer", tensors))
-        schedule.load_state_dict(info["schedule"])
+        restore_schedule(schedule, info["schedule"])
         first, average.steps, losses = info["step"], info["step"], info["losses"]
 
     cumulative = generator.scheduler.alphas_cumprod.to(device)
@@ -148,7 +152,7 @@ def train_denoiser(
         alpha = cumulative[timesteps].reshape(-1, 1, 1, 1)
         with autocast(settings.precision, device):
             if train_text_encoder:
-                distinct, inverse = captions.unique(return_inverse=True)
+                distinct, inverse = captions.unique(return_inverse=True)  # type: ignore[no-untyped-call]
                 condition = generator.text_encoder(embedded[distinct].to(device))[0][inverse]
             else:
                 condition = embedded[captions].to(device)
@@ -164,6 +168,8 @@ def train_denoiser(
         schedule.step()
         average.update(parameters)
         losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise UserError(f"the loss is not a number at step {step + 1}: take a smaller --learning-rate or fp32")
         if (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps:
             tensors = {
                 **with_prefix("weights", parameters),
@@ -182,9 +188,7 @@ def train_denoiser(
     return sum(tail) / len(tail)
 
 
-def _prepare_texts(
-    generator: Generator, texts: Sequence[str], as_tokens: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _prepare_texts(generator: Generator, texts: Sequence[str], as_tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids (or embeddings) of each distinct caption with the empty one last, and each row's caption."""
     distinct = [*dict.fromkeys(texts), ""]
     place = {text: row for row, text in enumerate(distinct[:-1])}

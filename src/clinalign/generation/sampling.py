@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clinalign.core.errors import UserError
 from clinalign.core.seeds import seeded_noise
 from clinalign.generation.conditioning import TextCondition
 from clinalign.generation.ddim import DdimSchedule, Reduction, ddim_mean, gaussian_log_prob
@@ -62,8 +63,16 @@ def draw_trajectories(
 
     Returns:
         The trajectory, on the generator's device.
+
+    Raises:
+        UserError: When the path is to be kept and a step has no noise: its log-probability would not be a number.
     """
     steps = len(schedule)
+    if keep and bool((schedule.sigma <= 0).any()):
+        raise UserError(
+            "a step of the sampler has no noise, so it has no log-probability: set rollout.eta above 0, and "
+            "set_alpha_to_one to false and steps_offset to 1 in the model's scheduler/scheduler_config.json"
+        )
     noise = seeded_noise(seeds, generator.latent_shape, draws=steps + 1).to(generator.device)
     x_t = noise[:, 0]
     path, log_probs, evaluations = [x_t], [], 0

@@ -54,6 +54,8 @@ class PerPromptRunning:
                 continue
             own = self._rewards[prompt]
             reference = torch.tensor(list(own), dtype=torch.float64) if len(own) >= self.min_count else known
+            if bool((reference == reference[0]).all()):
+                continue  # rounding of the mean would make a tiny advantage, which AdamW would blow up to a full step
             spread = reference.std(unbiased=False)
             values[index] = (rewards[index] - reference.mean()) / (spread + 1e-6)
         values = values.clamp(-self.clip, self.clip).float()
@@ -76,8 +78,8 @@ class Group:
 
     Args:
         clip: Largest absolute advantage.
-        global_std: Divide by the spread of the whole batch around its group means instead of each group's own; safer
-            where rewards are discrete (R).
+        global_std: Divide by the spread of all valid rewards of the batch instead of each group's own; safer where
+            rewards are discrete (R).
     """
 
     def __init__(self, clip: float = 5.0, global_std: bool = True) -> None:
@@ -97,7 +99,7 @@ class Group:
             spread[members] = group.std(unbiased=False)
             active |= members
         if self.global_std and active.any():
-            spread[:] = centred[active].square().mean().sqrt()
+            spread[:] = rewards[valid].std(unbiased=False)
         values = (centred / (spread + 1e-4)).clamp(-self.clip, self.clip) * active
         return Advantages(values, active, 1.0 - float(active.float().mean()) if len(active) else 0.0)
 

@@ -76,9 +76,10 @@ class PromptSource:
     def fixed(self, prompts: int, images_per_prompt: int) -> list[Request]:
         """Return the requests that are drawn again and again to look at: the same prompts, the same noise."""
         chance = torch.Generator().manual_seed(derive_seed(self.seed, "fixed prompts"))
-        chosen = torch.randperm(len(self.choices), generator=chance)[:prompts].tolist()
+        order = torch.randperm(len(self.choices), generator=chance).tolist()
+        distinct = dict(self.choices[i] for i in order[::-1])  # a prompt asked for by several cases is shown once
         return [
-            Request(self.choices[i][1], self.choices[i][0], derive_seed(self.seed, "fixed", self.choices[i][0], member))
-            for i in chosen
+            Request(case, name, derive_seed(self.seed, "fixed", name, member))
+            for name, case in list(distinct.items())[::-1][:prompts]
             for member in range(images_per_prompt)
         ]

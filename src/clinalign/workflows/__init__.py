@@ -1,0 +1,1 @@
+"""Workflows: functions that wire the layers below into whole jobs."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from clinalign import __version__
-from clinalign.core.checkpoint import latest_state
 from clinalign.core.errors import UserError
-from clinalign.core.files import folder_in_progress, hash_json, write_json
+from clinalign.core.files import check_place, folder_in_progress, hash_json, write_json
 from clinalign.core.images import to_uint8
 from clinalign.core.precision import Precision, pick_device
 from clinalign.core.progress import say, track
@@ -85,6 +84,7 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
     """
     settings = settings or BaseSettings()
     out = Path(out)
+    check_settings(settings)
     dataset = PreparedDataset.open(data)
     cases = dataset.cases(settings.split)
     plan = {"settings": asdict(settings), "dataset": dataset.fingerprint, "version": __version__}
@@ -94,24 +94,19 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
     start = time.perf_counter()
     quiet_libraries()
     device = pick_device(settings.device)
+    size = ScratchSize(image_size=dataset.image_size, unet_channels=(settings.width, 2 * settings.width))
+    # whatever can be wrong is found before the folder is taken
+    opened = _open_base(settings.from_model, dataset, device) if settings.from_model else None
+    if opened is None:
+        size.levels()
     images = to_uint8(dataset.images(cases))
     texts = [case.text for case in cases]
     state = out / STATE
     write_json(out / CARD, {**plan, "complete": False})
 
-    psnr = None
-    if settings.from_model is None:
-        size = ScratchSize(image_size=dataset.image_size, unet_channels=(settings.width, 2 * settings.width))
-        generator, psnr = _scratch(size, images, texts, settings, state, device)
-    else:
-        generator = Generator.load(settings.from_model, device)
-        if generator.image_size != dataset.image_size:
-            raise UserError(
-                f"the model draws {generator.image_size} px and {data} has {dataset.image_size} px: "
-                f"prepare the data with --image-size {generator.image_size}"
-            )
+    generator, psnr = (opened, None) if opened else _scratch(size, images, texts, settings, state, device)
     autoencoder_seconds = time.perf_counter() - start
-    fresh = settings.from_model is None
+    fresh = opened is None
     training = DenoiserTraining(
         steps=settings.steps or (3000 if fresh else 1000),
         batch_size=settings.batch_size,
@@ -120,7 +115,7 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
         ema_decay=0.999 if fresh else 0.9999,
         precision=settings.precision,
     )
-    truncated = [case.case_id for case, cut in zip(cases, generator.encode_text(texts).truncated) if cut]
+    truncated = [case.case_id for case, cut in zip(cases, generator.truncates(texts)) if cut]
     if truncated:
         say(f"{len(truncated)} of {len(cases)} texts are longer than the text encoder's limit and lose their end")
     flips = dataset.modality == "dermoscopy"  # a film has its heart on one side; skin has no side
@@ -138,6 +133,37 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
     }
     generator.save(out, {CARD: card})
     return card
+
+
+def check_settings(settings: BaseSettings) -> None:
+    """Refuse sizes that cannot be trained.
+
+    Raises:
+        UserError: With the first one that is wrong.
+    """
+    counts = ("autoencoder_steps", "batch_size") + (("steps",) if settings.steps is not None else ())
+    for name in counts:
+        if getattr(settings, name) < 1:
+            raise UserError(f"{name} is {getattr(settings, name)}: at least 1")
+    if settings.learning_rate is not None and not settings.learning_rate > 0:
+        raise UserError(f"learning_rate is {settings.learning_rate}: above 0")
+    if not 0 <= settings.caption_dropout <= 1:
+        raise UserError(f"caption_dropout is {settings.caption_dropout}: from 0 to 1")
+    if settings.width < 16 or settings.width % 16:
+        below = max(16, settings.width // 16 * 16)
+        raise UserError(f"width is {settings.width}: a multiple of 16, such as {below} or {below + 16}")
+
+
+def _open_base(source: str, dataset: PreparedDataset, device: torch.device) -> Generator:
+    """Open the model to fine-tune; what tuning added to it stays a part of it."""
+    generator = Generator.load(source, device)
+    generator.merge_adapter()
+    if generator.image_size != dataset.image_size:
+        raise UserError(
+            f"the model draws {generator.image_size} px and {dataset.path} has {dataset.image_size} px: "
+            f"prepare the data with --image-size {generator.image_size}"
+        )
+    return generator
 
 
 def _scratch(
@@ -193,15 +219,20 @@ def latent_source(
 
 
 def _read_card(out: Path) -> dict[str, Any]:
-    import json
-
-    card: dict[str, Any] = json.loads((out / CARD).read_text(encoding="utf-8"))
-    return card
+    try:
+        card: dict[str, Any] = json.loads((out / CARD).read_text(encoding="utf-8"))
+        return dict(card)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{out / CARD} is not readable as JSON: choose another --out or delete the folder") from error
 
 
 def _finished(out: Path, plan: dict[str, Any]) -> bool:
     """Tell whether ``out`` holds this training, complete; refuse a folder that holds something else."""
-    if not out.exists() or not any(out.iterdir()):
+    if out.is_file():
+        raise UserError(f"{out} is a file: choose a folder with --out")
+    check_place(out)
+    # a hidden card is what a killed process left of one that it had not finished
+    if not out.exists() or all(entry.name.startswith(f".{CARD}.") for entry in out.iterdir()):
         return False
     if not (out / CARD).exists():
         raise UserError(f"{out} is not empty and was not made by `train base`: choose another --out")

@@ -1,0 +1,1 @@
+"""Phantoms: drawn cases with known truth."""

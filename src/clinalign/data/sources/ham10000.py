@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from clinalign.core.errors import UserError, nearest

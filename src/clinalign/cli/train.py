@@ -1,0 +1,144 @@
+"""``clinalign train``: a base generator, rewards, evaluators."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clinalign.cli.options import Device
+from clinalign.cli.output import AsJson, print_json
+
+app = typer.Typer(help="Train a base generator, a reward or an evaluator.", rich_markup_mode=None)
+
+
+class PrecisionName(str, Enum):
+    """Number formats."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+@app.callback(invoke_without_command=True)
+def _top(context: typer.Context) -> None:
+    """Train a base generator, a reward or an evaluator."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command("base")
+def base_command(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Prepared dataset.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the pipeline folder goes.")],
+    from_model: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="MODEL", help="Pipeline folder or hub id to fine-tune; else a small one is built."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Denoiser steps. [default: 3000, fine-tuning 1000]")
+    ] = None,
+    autoencoder_steps: Annotated[
+        int, typer.Option("--autoencoder-steps", min=1, help="Autoencoder steps, from scratch only.")
+    ] = 1500,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures a step.")] = 64,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Peak. [default: 1e-3, fine-tuning 1e-5]")
+    ] = None,
+    caption_dropout: Annotated[
+        float, typer.Option("--caption-dropout", min=0.0, max=1.0, help="Share of captions left out, for guidance.")
+    ] = 0.1,
+    width: Annotated[int, typer.Option("--width", min=16, help="First width of the denoiser, from scratch only.")] = 64,
+    split: Annotated[str, typer.Option("--split", help="Split trained on.")] = "train",
+    seed: Annotated[int, typer.Option("--seed", help="Of everything drawn.")] = 0,
+    precision: Annotated[PrecisionName, typer.Option("--precision", help="Number format.")] = PrecisionName.auto,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Stage 1: train a generator from scratch, or fine-tune a diffusers pipeline; the same command resumes it."""
+    from clinalign.workflows.train_base import BaseSettings, train_base
+
+    settings = BaseSettings(
+        from_model=from_model,
+        steps=steps,
+        autoencoder_steps=autoencoder_steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        caption_dropout=caption_dropout,
+        width=width,
+        split=split,
+        seed=seed,
+        precision=precision.value,
+        device=device,
+    )
+    card = train_base(data, out, settings)
+    if as_json:
+        print_json({"path": str(out), **card})
+        return
+    print(f"base generator in {out}: {card['cases']} cases, loss {card['loss']:.4f}, {card['seconds']['total']:.0f} s")
+
+
+@app.command("reward")
+def reward_command(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="attributes.")],
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Prepared dataset.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where weights, card and metrics go.")],
+    split: Annotated[str, typer.Option("--split", help="train for a reward, judge for an evaluator.")] = "train",
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="timm name. [default: one for rewards, another for evaluators]")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=8, help="Side at which the network looks, in pixels.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Pretrained backbone (.safetensors).")
+    ] = None,
+    dropout: Annotated[float, typer.Option("--dropout", min=0.0, max=0.95, help="Before the last layer.")] = 0.3,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="Time budget; makes results depend on speed.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order and augmentation.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Further setting, e.g. learning_rate=3e-4; repeatable."),
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Train a reward, or with --split judge an evaluator; measured on the test split."""
+    from clinalign.core.errors import UserError
+    from clinalign.data.sources.settings import parse_settings
+    from clinalign.workflows.train_reward import train_reward
+
+    options = {
+        "backbone": backbone,
+        "image_size": image_size,
+        "weights": weights,
+        "dropout": dropout,
+        "device": device,
+        "epochs": epochs,
+        "seconds": seconds,
+        "seed": seed,
+    }
+    further = parse_settings(settings or [])
+    for name in further:
+        if name in options:
+            raise UserError(f"--set {name}: write it as --{name.replace('_', '-')}")
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    metrics = train_reward(kind, data, out, split, **given, **further)
+    if as_json:
+        print_json({"path": str(out), **metrics})
+        return
+    mean = metrics["mean_auroc"]
+    quality = "no AUROC: a class is missing in the test split" if mean is None else f"mean AUROC {mean:.3f}"
+    print(f"{kind} in {out}: {quality}, {metrics['epochs']} epochs")
+    for name, scores in metrics["attributes"].items():
+        auroc = "  none" if scores["auroc"] is None else f"{scores['auroc']:6.3f}"
+        print(f"  {name:20} AUROC {auroc}  n={scores['n']}")
+    if split == "train":
+        print(f"next: clinalign reward check {out} --data {data}")

@@ -1,0 +1,347 @@
+"""The tuning loop: rollout, score, advantage, update, log, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from clinalign.core.average import WeightAverage
+from clinalign.core.checkpoint import (
+    load_state,
+    optimizer_tensors,
+    prune_states,
+    restore_optimizer,
+    save_state,
+    with_prefix,
+    without_prefix,
+)
+from clinalign.core.config import TuneConfig
+from clinalign.core.errors import UserError
+from clinalign.core.runs import RunFolder
+from clinalign.core.types import Reward, RewardResult
+from clinalign.generation.adapters import lora_parameters
+from clinalign.generation.generator import Generator
+from clinalign.tuning.advantage import Advantages, Group, PerPromptRunning
+from clinalign.tuning.plan import Plan
+from clinalign.tuning.prompts import PromptSource, Request
+from clinalign.tuning.rollout import Rollout, roll_out
+from clinalign.tuning.update import (
+    Anchor,
+    Replay,
+    UpdateLog,
+    accumulate,
+    check_first_update,
+    choose_kl_rows,
+    choose_steps,
+    sum_kl,
+)
+
+KL_ROWS = 64  # (sample, step) pairs an epoch on which the KL to the anchor is measured
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch left behind.
+
+    Attributes:
+        metrics: The row of ``metrics.jsonl``.
+        images: This process's pictures, for whoever looks on.
+        rewards: Their scores.
+    """
+
+    metrics: dict[str, Any]
+    images: torch.Tensor
+    rewards: RewardResult
+
+
+class Tuner:
+    """Tunes a generator by policy gradient.
+
+    Args:
+        config: The run's config.
+        generator: The policy; its trainable parameters are those that require gradients.
+        reward: Scores pictures; ``parts`` go into the log under ``reward/<name>``.
+        prompts: Where requests come from.
+        plan: Batches of an epoch.
+        run: The run folder.
+        accelerator: Tells the processes.
+    """
+
+    def __init__(
+        self,
+        config: TuneConfig,
+        generator: Generator,
+        reward: Reward,
+        prompts: PromptSource,
+        plan: Plan,
+        run: RunFolder,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config, self.generator, self.reward, self.prompts = config, generator, reward, prompts
+        self.plan, self.run, self.accelerator = plan, run, accelerator
+        self.parameters = trainable_parameters(generator)
+        train = config.train
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), train.learning_rate, train.betas, train.epsilon, train.weight_decay
+        )
+        self.average = WeightAverage(self.parameters, train.ema_decay)
+        self.anchor = anchor_of(generator, self.parameters)
+        advantage = config.advantage
+        self.estimator: PerPromptRunning | Group = (
+            PerPromptRunning(advantage.buffer, advantage.min_count, advantage.clip)
+            if advantage.name == "per_prompt_running"
+            else Group(advantage.clip, advantage.global_std)
+        )
+        schedule = generator.schedule(config.rollout.steps, config.rollout.eta)
+        if not bool((schedule.sigma > 0).all()):
+            raise UserError(
+                f"the scheduler of {config.generator.model} ends with a step without noise, which has no probability: "
+                "set steps_offset to 1 and set_alpha_to_one to false in its scheduler/scheduler_config.json"
+            )
+        self.replay = Replay(
+            schedule, config.rollout.guidance, config.objective.logprob_reduction, config.train.precision
+        )
+        self.epoch = 0
+        self.evaluations = 0
+
+    def step(self) -> Epoch:
+        """Run one epoch: draw pictures, score them, turn scores into advantages, update."""
+        start = time.perf_counter()
+        number = self.epoch + 1
+        requests = self.my_requests(number)
+        rollout = roll_out(
+            self.generator, requests, self.replay.schedule, self.replay.guidance, self.replay.reduction,
+            self.plan.rollout_batch, self.replay.precision,
+        )  # fmt: skip
+        drawn = time.perf_counter()
+        scores, everything = self.score(rollout.images, requests)
+        scored = time.perf_counter()
+        rewards = summarise_rewards(everything, [reward.name for reward in self.config.rewards])
+        advantages = self.advantages(number, everything.values, everything.valid)
+        kl, kl_evaluations, sampling = self.measure(number, rollout)
+        logs = [
+            self.update(number, update, rollout, advantages) for update in range(self.config.train.updates_per_epoch)
+        ]
+        spent = sampling + round(sum(log["evaluations"] for log in logs))
+        self.epoch, self.evaluations = number, self.evaluations + spent
+        metrics = {
+            "epoch": number,
+            **rewards,
+            "advantage/without_signal": advantages.dropped,
+            "kl": kl,
+            "network_evaluations": self.evaluations,
+            "network_evaluations_epoch": spent,
+            "network_evaluations_kl": kl_evaluations,
+            **{key: sum(log[key] for log in logs) / len(logs) for key in logs[0] if key != "evaluations"},
+            "ratio/worst": max(log["ratio/worst"] for log in logs),
+            "ratio/first_update_error": logs[0]["ratio/worst"],
+            "seconds/rollout": drawn - start,
+            "seconds/reward": scored - drawn,
+            "seconds/update": time.perf_counter() - scored,
+        }
+        return Epoch(metrics, rollout.images, scores)
+
+    def my_requests(self, epoch: int) -> list[Request]:
+        """Return this process's share of the epoch's requests: a contiguous slice."""
+        rollout = self.config.rollout
+        requests = self.prompts.epoch(epoch, rollout.prompts_per_epoch, rollout.images_per_prompt)
+        mine = self.plan.images_per_process
+        first = self.accelerator.process_index * mine
+        return requests[first : first + mine]
+
+    def score(self, images: torch.Tensor, requests: list[Request]) -> tuple[RewardResult, RewardResult]:
+        """Return this process's scores, and those of all processes in the order of the epoch's requests, on the CPU.
+
+        Raises:
+            UserError: On every process, when the reward of one of them gives up.
+        """
+        scores, problem = None, ""
+        try:
+            scores = self.reward(images, [request.case for request in requests])
+        except UserError as error:
+            problem = str(error)
+        # The processes tell each other first: one that raised alone, or whose reward failed and has no parts, would
+        # leave the others waiting in a gather of another shape.
+        told = gather_object([(problem, sorted(scores.parts) if scores else [])])
+        for problem, _ in told:
+            if problem:
+                raise UserError(problem)
+        assert scores is not None  # no process had a problem
+        return scores, self.gather(scores, sorted({name for _, names in told for name in names}))
+
+    def gather(self, scores: RewardResult, names: list[str]) -> RewardResult:
+        """Return the scores of all processes; a part that a process lacks is NaN there."""
+        unknown = torch.full_like(scores.values, torch.nan)
+        columns = [scores.values, scores.valid, *(scores.parts.get(name, unknown) for name in names)]
+        table = torch.stack([column.to(self.generator.device, torch.float32) for column in columns], dim=1)
+        gathered = self.accelerator.gather(table).cpu()
+        parts = {name: gathered[:, column + 2] for column, name in enumerate(names)}
+        return RewardResult(gathered[:, 0], gathered[:, 1] > 0.5, parts)
+
+    def measure(self, epoch: int, rollout: Rollout) -> tuple[float, int, int]:
+        """Return the mean KL to the anchor, what it cost, and what the rollout cost, over all processes."""
+        mine = self.plan.images_per_process
+        first = self.accelerator.process_index * mine
+        samples, steps = choose_kl_rows(self.config.seed, epoch, self.plan.images, len(self.replay.schedule), KL_ROWS)
+        own = (samples >= first) & (samples < first + mine)
+        total, spent = sum_kl(
+            self.generator, rollout, samples[own] - first, steps[own], self.replay, self.plan.micro_batch, self.anchor
+        )
+        sums = torch.tensor([total, spent, rollout.evaluations], dtype=torch.float64, device=self.generator.device)
+        total, spent, sampling = self.accelerator.reduce(sums, "sum").tolist()
+        return total / len(samples), round(spent), round(sampling)
+
+    def advantages(self, epoch: int, rewards: torch.Tensor, valid: torch.Tensor) -> Advantages:
+        """Return the advantages of the whole epoch; every process computes the same."""
+        rollout = self.config.rollout
+        requests = self.prompts.epoch(epoch, rollout.prompts_per_epoch, rollout.images_per_prompt)
+        return self.estimator([request.prompt_id for request in requests], rewards, valid)
+
+    def update(self, epoch: int, update: int, rollout: Rollout, advantages: Advantages) -> dict[str, float]:
+        """Make one optimiser step on every ``updates_per_epoch``-th image of the epoch.
+
+        Raises:
+            UserError: When the first update's log-probabilities differ from the sampled ones, or a gradient is not
+                finite.
+        """
+        objective, updates = self.config.objective, self.config.train.updates_per_epoch
+        mine = self.plan.images_per_process
+        first = self.accelerator.process_index * mine
+        chosen = [i for i in range(first, first + mine) if i % updates == update and bool(advantages.active[i])]
+        total = sum(1 for i in range(self.plan.images) if i % updates == update and bool(advantages.active[i]))
+        steps = choose_steps(self.config.seed, epoch, chosen, len(self.replay.schedule), objective.timestep_fraction)
+        samples = torch.tensor([i - first for i in chosen], dtype=torch.long)
+        rows = samples.repeat_interleave(steps.shape[1])
+        local = advantages.values[first : first + mine].to(self.generator.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        log = accumulate(
+            self.generator, rollout, local, rows, steps.flatten(), self.replay, objective.clip_range, objective.kl,
+            max(1, total * steps.shape[1]), self.plan.micro_batch, self.anchor,
+        )  # fmt: skip
+        sums = self.accelerator.reduce(log.sums().to(self.generator.device), "sum").cpu()
+        worst = float(self.accelerator.gather(torch.tensor([log.worst], device=self.generator.device)).max())
+        if update == 0:
+            check_first_update(worst, self.replay, rollout.latents[0, 0].numel(), self.generator.device.type)
+        norm = self._apply_gradients() if total else 0.0
+        return self._update_log(sums, worst, norm)
+
+    def _apply_gradients(self) -> float:
+        """Sum the gradients over processes, clip, step, average. Returns the norm before clipping."""
+        parameters = list(self.parameters.values())
+        for parameter in parameters:  # a process without rows has no gradient, yet takes part in the sum
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if self.accelerator.num_processes > 1:
+            flat = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+            flat = self.accelerator.reduce(flat, "sum")
+            for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters])):
+                parameter.grad = gradient.view_as(parameter)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.train.grad_clip))
+        if not norm < float("inf"):
+            raise UserError(
+                f"the gradient is not finite in epoch {self.epoch + 1}: "
+                "lower train.learning_rate, or use train.precision fp32"
+            )
+        self.optimizer.step()
+        self.average.update(self.parameters)
+        return norm
+
+    @staticmethod
+    def _update_log(sums: torch.Tensor, worst: float, norm: float) -> dict[str, float]:
+        names = [name for name in UpdateLog.__dataclass_fields__ if name != "worst"]
+        total = dict(zip(names, sums.tolist()))
+        rows = max(1.0, total["rows"])
+        return {
+            "loss": total["loss"],
+            "ratio/mean": total["ratio"] / rows if total["rows"] else 1.0,
+            "ratio/clip_fraction": total["clipped"] / rows,
+            "ratio/worst": worst,
+            "kl_old": total["kl_old"] / rows,
+            "kl_trained": total["kl_anchor"] / rows,
+            "grad_norm": norm,
+            "evaluations": total["evaluations"],
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint: weights, average, optimiser, statistics and counters."""
+        tensors = {
+            **with_prefix("weights", self.parameters),
+            **with_prefix("average", self.average.shadow),
+            **with_prefix("optimizer", optimizer_tensors(self.optimizer)),
+        }
+        info = {
+            "epoch": self.epoch,
+            "evaluations": self.evaluations,
+            "average_steps": self.average.steps,
+            "advantage": self.estimator.state(),
+        }
+        save_state(self.run.checkpoints / f"epoch_{self.epoch:05d}", tensors, info)
+        prune_states(self.run.checkpoints, keep=2)
+
+    def load(self, checkpoint: Path) -> None:
+        """Take up a checkpoint, asserting that it fits.
+
+        Raises:
+            UserError: When its tensors are not this run's.
+        """
+        tensors, info = load_state(checkpoint)
+        weights = without_prefix("weights", tensors)
+        if set(weights) != set(self.parameters):
+            raise UserError(f"checkpoint {checkpoint} does not fit this run's adapter: use the config that made it")
+        with torch.no_grad():
+            for name, value in weights.items():
+                self.parameters[name].copy_(value)
+        device = self.generator.device
+        self.average.shadow = {name: value.to(device) for name, value in without_prefix("average", tensors).items()}
+        self.average.steps = info["average_steps"]
+        restore_optimizer(self.optimizer, without_prefix("optimizer", tensors))
+        self.estimator.restore(info["advantage"])
+        self.epoch, self.evaluations = info["epoch"], info["evaluations"]
+
+
+def trainable_parameters(generator: Generator) -> dict[str, torch.nn.Parameter]:
+    """Switch on and return what is trained: the adapter's parameters, or the whole denoiser without an adapter."""
+    chosen = lora_parameters(generator.unet) or dict(generator.unet.named_parameters())
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    return chosen
+
+
+def anchor_of(generator: Generator, parameters: Mapping[str, torch.Tensor]) -> Anchor:
+    """Return the context in which the generator is the anchor: its adapter off, or its first weights put back."""
+    if lora_parameters(generator.unet):
+        return generator.anchor
+    first = WeightAverage(parameters, 0.0)  # never updated: a copy of the weights from before tuning
+    return lambda: first.applied_to(parameters)
+
+
+def summarise_rewards(scores: RewardResult, names: Sequence[str]) -> dict[str, float]:
+    """Return mean and spread of the valid scores and the mean of each part, for the log.
+
+    Args:
+        scores: Of the whole epoch.
+        names: Of the run's rewards, for the message.
+
+    Raises:
+        UserError: When no score is valid.
+    """
+    known = scores.values[scores.valid]
+    if not len(known):
+        raise UserError(
+            f"no picture of the epoch got a valid score from reward {' + '.join(names)}: "
+            "look at what it printed above, and at the cases' known labels"
+        )
+    parts: Mapping[str, torch.Tensor] = scores.parts
+    return {
+        "reward/mean": float(known.mean()),
+        "reward/std": float(known.std(unbiased=False)),
+        "reward/valid": len(known) / len(scores.values),
+        **{f"reward/{name}": float(v[~v.isnan()].mean()) for name, v in parts.items() if (~v.isnan()).any()},
+    }

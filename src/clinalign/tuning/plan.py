@@ -1,0 +1,88 @@
+"""How an epoch is cut into batches and what it costs: network evaluations, memory, time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from clinalign.core.config import TuneConfig
+from clinalign.core.errors import UserError
+
+ROWS_AT_ONCE_CPU = 64
+ROWS_AT_ONCE_GPU = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The batches of one epoch, derived from what the user asked for.
+
+    Attributes:
+        images: Images an epoch, over all processes.
+        images_per_process: Images that each process draws.
+        images_per_update: Images behind one optimiser step, over all processes.
+        steps_trained: Steps trained of each image.
+        rollout_batch: Rows sampled at once.
+        micro_batch: Rows of forward and backward at once.
+        branches: 2 with guidance, 1 without (c of methods 4).
+        evaluations_sampling: Network evaluations of the rollout, c S an image.
+        evaluations_training: c T (3 + q) an image; a trained forward and backward counts as three.
+    """
+
+    images: int
+    images_per_process: int
+    images_per_update: int
+    steps_trained: int
+    rollout_batch: int
+    micro_batch: int
+    branches: int
+    evaluations_sampling: int
+    evaluations_training: int
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of an epoch: images times c S + c T (3 + q)."""
+        return self.evaluations_sampling + self.evaluations_training
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain values."""
+        return {**asdict(self), "evaluations": self.evaluations}
+
+
+def plan_epoch(config: TuneConfig, processes: int = 1, gpu: bool = False) -> Plan:
+    """Derive the batches of an epoch.
+
+    Args:
+        config: What the user asked for.
+        processes: Number of processes that share the work.
+        gpu: Choose batch sizes for a GPU.
+
+    Raises:
+        UserError: When images, updates and processes do not divide, with the nearest legal numbers.
+    """
+    images, updates = config.images_per_epoch, config.train.updates_per_epoch
+    parts = updates * processes
+    if images % parts:
+        per_prompt = config.rollout.images_per_prompt
+        legal = [n for n in range(1, 4 * config.rollout.prompts_per_epoch + parts + 1) if n * per_prompt % parts == 0]
+        wanted = config.rollout.prompts_per_epoch
+        near = min(legal, key=lambda n: (abs(n - wanted), n))
+        raise UserError(
+            f"{images} images an epoch ({wanted} prompts x {per_prompt} images) cannot be shared by {updates} updates "
+            f"on {processes} process(es): nearest legal is rollout.prompts_per_epoch={near}"
+        )
+    rows = ROWS_AT_ONCE_GPU if gpu else ROWS_AT_ONCE_CPU
+    branches = 1 if config.rollout.guidance == 1.0 else 2
+    trained = max(1, round(config.objective.timestep_fraction * config.rollout.steps))
+    extra = 1 if config.objective.kl else 0
+    mine = images // processes
+    return Plan(
+        images=images,
+        images_per_process=mine,
+        images_per_update=images // updates,
+        steps_trained=trained,
+        rollout_batch=min(mine, config.rollout.batch_size or rows),
+        micro_batch=config.train.micro_batch or max(1, rows // branches),
+        branches=branches,
+        evaluations_sampling=images * branches * config.rollout.steps,
+        evaluations_training=images * branches * trained * (3 + extra),
+    )

@@ -1,0 +1,236 @@
+"""What is taken from images as they come, batch by batch, and the metrics that follow from it.
+
+Images are looked at once and let go: features and probabilities are small. Only the pictures that MS-SSIM compares are
+held, as 8 bits and at most 256 pixels wide, a few of each prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from clinalign.core.errors import UserError
+from clinalign.core.images import resize, to_uint8
+from clinalign.core.types import Case, Extractor
+from clinalign.evaluation.alignment import case_labels, decide
+from clinalign.evaluation.diversity import text_ids
+from clinalign.evaluation.entries import Entries, alignment_entries, diversity_entries, fidelity_entries
+from clinalign.evaluation.floor import group_halves
+from clinalign.evaluation.suite import case_groups
+from clinalign.networks.classifier import AttributeClassifier
+from clinalign.workflows.evaluation_cases import as_request
+
+PROMPTS, MEMBERS = 64, 8  # prompts, and images of each, that diversity looks at
+WIDEST = 256  # pixels at which pictures are held for MS-SSIM
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What an evaluation measures with.
+
+    Attributes:
+        evaluator: Judges alignment.
+        extractors: Name to feature extractor; the first is the headline.
+        judged: Attributes that count.
+        artifacts: Those of them that count for APR.
+        resamples: Bootstrap resamples.
+        resamples_fid: Those of FID, each of which costs a matrix decomposition.
+        seed: Of resamples, halves and pairs.
+    """
+
+    evaluator: AttributeClassifier
+    extractors: Mapping[str, Extractor]
+    judged: tuple[str, ...]
+    artifacts: tuple[str, ...]
+    resamples: int
+    resamples_fid: int
+    seed: int
+
+    @property
+    def headline(self) -> str:
+        """Name of the first extractor."""
+        return next(iter(self.extractors))
+
+    @property
+    def columns(self) -> list[int]:
+        """The evaluator's columns of the judged attributes."""
+        return [self.evaluator.attribute_names.index(name) for name in self.judged]
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Decision threshold of each judged attribute; 0.5 where the evaluator's card says nothing."""
+        known = self.evaluator.card.get("thresholds") or {}
+        return {name: float(known.get(name, 0.5)) for name in self.judged}
+
+
+@dataclass(frozen=True)
+class DiversitySet:
+    """Images of which several share a prompt.
+
+    Attributes:
+        images: ``(R, 3, h, w)`` uint8.
+        features: ``(R, D)`` of the headline extractor.
+        prompt_ids: R ids.
+    """
+
+    images: torch.Tensor
+    features: torch.Tensor
+    prompt_ids: list[str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What N images gave.
+
+    Attributes:
+        cases: Their N cases, as requests.
+        features: Extractor name to ``(N, D)``.
+        probabilities: ``(N, K)`` of the judged attributes.
+        diversity: The images of shared prompts among them.
+    """
+
+    cases: list[Case]
+    features: dict[str, torch.Tensor]
+    probabilities: torch.Tensor
+    diversity: DiversitySet
+
+
+def shared_prompt_rows(prompt_ids: Sequence[str]) -> list[int]:
+    """Return the rows of the first ``PROMPTS`` prompts with two images or more, at most ``MEMBERS`` rows each."""
+    members: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompt_ids):
+        members.setdefault(prompt, []).append(row)
+    shared = [rows[:MEMBERS] for rows in members.values() if len(rows) > 1]
+    return sorted(row for rows in shared[:PROMPTS] for row in rows)
+
+
+def real_prompt_ids(cases: Sequence[Case]) -> list[str]:
+    """Return prompt ids under which two photographs of one patient or lesion never count as variety."""
+    seen: set[tuple[str, str]] = set()
+    ids = []
+    for number, key in enumerate(zip(text_ids(cases), case_groups(cases), strict=True)):
+        ids.append(f"{key[0]}:again:{number}" if key in seen else key[0])
+        seen.add(key)
+    return ids
+
+
+def measure(
+    batches: Iterable[torch.Tensor], cases: Sequence[Case], instruments: Instruments, prompt_ids: Sequence[str]
+) -> Measured:
+    """Look at images as they come.
+
+    Args:
+        batches: ``(B, 3, H, W)`` images in ``[0, 1]``, N in all.
+        cases: Their N cases.
+        instruments: What to measure with.
+        prompt_ids: N ids; see :func:`shared_prompt_rows`.
+
+    Raises:
+        UserError: When images are not finite, which a broken generator draws.
+    """
+    rows = set(shared_prompt_rows(prompt_ids))
+    features: dict[str, list[torch.Tensor]] = {name: [] for name in instruments.extractors}
+    probabilities, held, start = [], [], 0
+    for batch in batches:
+        if not bool(torch.isfinite(batch).all()):
+            raise UserError(f"images {start} to {start + len(batch) - 1} hold NaN or infinity: the model is broken")
+        for name, extractor in instruments.extractors.items():
+            features[name].append(extractor(batch))
+        probabilities.append(instruments.evaluator.probabilities(batch)[:, instruments.columns])
+        wanted = [row - start for row in range(start, start + len(batch)) if row in rows]
+        if wanted:
+            held.append(to_uint8(resize(batch[wanted], min(WIDEST, batch.shape[-1]))))
+        start += len(batch)
+    joined = {name: torch.cat(parts) for name, parts in features.items()}
+    diversity = DiversitySet(
+        torch.cat(held) if held else torch.empty((0, 3, 0, 0), dtype=torch.uint8),
+        joined[instruments.headline][sorted(rows)],
+        [prompt_ids[row] for row in sorted(rows)],
+    )
+    requests = [as_request(case, instruments.judged) for case in cases]
+    return Measured(requests, joined, torch.cat(probabilities), diversity)
+
+
+def generated_entries(measured: Measured, real: Measured, instruments: Instruments) -> Entries:
+    """Return all metrics of generated images against the real ones of the same cases."""
+    entries: Entries = {}
+    for name, extractor in instruments.extractors.items():
+        family = fidelity_entries(
+            real.features[name],
+            measured.features[name],
+            extractor.identity,
+            groups_x=case_groups(real.cases),
+            groups_y=case_groups(measured.cases),
+            **_resampling(instruments, fid=True),
+        )
+        entries |= _named(family, name, instruments)
+    return entries | _alignment(measured, instruments) | _diversity(measured.diversity, instruments)
+
+
+def real_entries(real: Measured, instruments: Instruments) -> Entries:
+    """Return the metrics of real images: the ceiling. Fidelity compares one half of the patients with the other."""
+    entries: Entries = {}
+    groups = case_groups(real.cases)
+    x, y = group_halves(groups, instruments.seed)
+    for name, extractor in instruments.extractors.items():
+        family = fidelity_entries(
+            real.features[name][x],
+            real.features[name][y],
+            extractor.identity,
+            groups_x=[groups[row] for row in x.tolist()],
+            groups_y=[groups[row] for row in y.tolist()],
+            with_floor=False,
+            **_resampling(instruments, fid=True),
+        )
+        entries |= _named(family, name, instruments)
+    return entries | _alignment(real, instruments) | _diversity(real.diversity, instruments)
+
+
+def right_decisions(measured: Measured, instruments: Instruments, cases: int) -> torch.Tensor:
+    """Return how often each attribute of each case is right: ``(cases, K)`` in ``[0, 1]``, NaN where unknown.
+
+    The images of one case follow each other; with several the value is their mean.
+    """
+    labels, known = case_labels(measured.cases, instruments.judged)
+    thresholds = torch.tensor([instruments.thresholds[name] for name in instruments.judged])
+    right = (decide(measured.probabilities, thresholds) == labels).double().masked_fill(~known, torch.nan)
+    return right.reshape(cases, -1, len(instruments.judged)).nanmean(1)
+
+
+def _resampling(instruments: Instruments, fid: bool = False) -> dict[str, Any]:
+    """The bootstrap's arguments."""
+    extra = {"replicates_fid": instruments.resamples_fid} if fid else {}
+    return {"replicates": instruments.resamples, "seed": instruments.seed, **extra}
+
+
+def _named(family: Entries, name: str, instruments: Instruments) -> Entries:
+    """Give the keys of every extractor but the first its name."""
+    return family if name == instruments.headline else {f"{key}@{name}": entry for key, entry in family.items()}
+
+
+def _alignment(measured: Measured, instruments: Instruments) -> Entries:
+    return alignment_entries(
+        measured.probabilities,
+        measured.cases,
+        instruments.judged,
+        instruments.evaluator.identity,
+        thresholds=instruments.thresholds,
+        artifact_attributes=instruments.artifacts,
+        groups=case_groups(measured.cases),
+        **_resampling(instruments),
+    )
+
+
+def _diversity(found: DiversitySet, instruments: Instruments) -> Entries:
+    if len(found.images) == 0:
+        return {}
+    return diversity_entries(
+        found.images.float() / 255,
+        found.prompt_ids,
+        features=found.features,
+        identity=instruments.extractors[instruments.headline].identity,
+        **_resampling(instruments),
+    )

@@ -1,0 +1,353 @@
+"""Stage 2: ``tune`` a generator from a config; resumable, with everything in one run folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import broadcast_object_list
+
+from clinalign import __version__
+from clinalign.core.config import RewardConfig, TuneConfig, load_config
+from clinalign.core.errors import UserError, nearest
+from clinalign.core.files import write_json
+from clinalign.core.images import to_pil
+from clinalign.core.precision import bf16_is_fast, pick_device
+from clinalign.core.progress import say
+from clinalign.core.runs import RunFolder
+from clinalign.core.seeds import derive_seed
+from clinalign.core.types import Case, Reward
+from clinalign.data.prepared import PreparedDataset
+from clinalign.evaluation.independence import check_independence
+from clinalign.generation.adapters import add_lora
+from clinalign.generation.generator import Generator
+from clinalign.generation.model_folder import LORA_FILE, find_model_folder
+from clinalign.networks.classifier import AttributeClassifier
+from clinalign.rewards import load_reward
+from clinalign.rewards.compose import CombinedReward
+from clinalign.rewards.guarded import GuardedReward
+from clinalign.tuning.loop import Epoch, Tuner
+from clinalign.tuning.plan import Plan, plan_epoch
+from clinalign.tuning.prompts import PromptSource, Request
+from clinalign.workflows.check_reward import require_check
+from clinalign.workflows.export import export_model
+
+# A process may wait this long for another that scores slowly or looks on; the launcher ends the rest when one dies.
+PATIENCE = timedelta(hours=2)
+
+
+def tune(config: TuneConfig, out: Path | str, resume: bool = False) -> dict[str, Any]:
+    """Tune a generator.
+
+    Args:
+        config: From :func:`clinalign.core.config.load_config`.
+        out: Run folder.
+        resume: Go on with the run that the folder holds.
+
+    Returns:
+        The last row of ``metrics.jsonl``.
+
+    Raises:
+        UserError: For everything wrong in the config, the data, the model, the rewards or the output folder.
+    """
+    device = pick_device(config.train.device)
+    accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    if accelerator.num_processes > 1:
+        device = accelerator.device
+    run = RunFolder(Path(out))
+    config = on_first(accelerator, lambda: resolve_precision(config, device, run if resume else None))
+    plan = plan_epoch(config, accelerator.num_processes, device.type == "cuda")
+    dataset = PreparedDataset.open(config.data.path)
+    prompts = PromptSource(prompt_cases(dataset, config), config.data.prompts, config.seed)
+    refuse_tuned(config.generator.model)
+    reward = build_rewards(config.rewards, device)
+    evaluator = build_evaluator(config, reward, device)
+    generator = Generator.load(config.generator.model, device, adapter=False)
+    adapter = config.generator.adapter
+    if adapter.kind == "lora":
+        add_lora(generator.unet, adapter.rank, adapter.targets, derive_seed(config.seed, "adapter"))
+    tuner = Tuner(config, generator, reward, prompts, plan, run, accelerator)
+    made_of = manifest(config, plan, dataset, generator, reward, accelerator.num_processes)
+    checkpoint = on_first(accelerator, lambda: _open(run, config, made_of, resume))
+    if checkpoint is not None:
+        tuner.load(checkpoint)
+    watch = None
+    if accelerator.is_main_process:
+        if checkpoint is not None:
+            say(f"going on after epoch {tuner.epoch}")
+        say(describe(plan, config))
+        _tell_truncated(generator, prompts)
+        watch = Watch(config, prompts, generator, run, evaluator, tuner.epoch)
+    return _loop(tuner, watch, accelerator)
+
+
+def on_first(accelerator: Accelerator, action: Callable[[], Any]) -> Any:
+    """Let the first process act, and give its result, or its :class:`UserError`, to every process."""
+    told: list[Any] = [None, ""]
+    if accelerator.is_main_process:
+        try:
+            told[0] = action()
+        except UserError as error:
+            told[1] = str(error)
+    result, problem = broadcast_object_list(told)
+    if problem:
+        raise UserError(problem)
+    return result
+
+
+def _open(run: RunFolder, config: TuneConfig, made_of: dict[str, Any], resume: bool) -> Path | None:
+    """Open the run folder and write the manifest; refuse to go on with another model, reward or dataset than before."""
+    checkpoint = run.open(config, resume)
+    if run.manifest.exists():
+        before = read_manifest(run)
+        pairs = {
+            "the weights of generator.model": (before.get("generator"), made_of["generator"]),
+            "the rewards": (before.get("reward"), made_of["reward"]),
+            "the dataset": (before.get("dataset", {}).get("fingerprint"), made_of["dataset"]["fingerprint"]),
+        }
+        changed = [name for name, (old, new) in pairs.items() if old != new]
+        if changed:
+            raise UserError(
+                f"{run.path} was made with other content: {', '.join(changed)} changed since; choose another --out"
+            )
+    write_json(run.manifest, made_of)
+    return checkpoint
+
+
+def _loop(tuner: Tuner, watch: Watch | None, accelerator: Accelerator) -> dict[str, Any]:
+    """Epoch after epoch; looking on, checkpoints and the export are the first process's."""
+    config, run = tuner.config, tuner.run
+    row: dict[str, Any] = (run.read_metrics() or [{"epoch": 0}])[-1]
+    if watch is not None and tuner.epoch == 0:
+        watch.look(tuner, 0)
+    while tuner.epoch < config.train.epochs:
+        epoch: Epoch = tuner.step()
+        row = epoch.metrics
+        if watch is not None:
+            if tuner.epoch % config.evaluate.every == 0 or tuner.epoch == config.train.epochs:
+                row = {**row, **watch.look(tuner, tuner.epoch)}
+            run.append_metrics(row)
+            watch.tell(row, config.train.epochs)
+            if tuner.epoch % config.train.checkpoint_every == 0 or tuner.epoch == config.train.epochs:
+                tuner.save()
+    if watch is not None:
+        watch.close()
+        with tuner.average.applied_to(tuner.parameters):
+            export_model(tuner.generator, config.generator.model, run.model)
+    accelerator.wait_for_everyone()
+    return row
+
+
+class Watch:
+    """Looks on: fixed prompts with fixed noise every few epochs, TensorBoard, one line an epoch.
+
+    Args:
+        config: The run's config.
+        prompts: Where the fixed requests come from.
+        generator: The policy.
+        run: The run folder.
+        evaluator: Independent classifier, if any.
+        epoch: Epochs done before; what TensorBoard holds of later ones is hidden.
+    """
+
+    def __init__(
+        self,
+        config: TuneConfig,
+        prompts: PromptSource,
+        generator: Generator,
+        run: RunFolder,
+        evaluator: AttributeClassifier | None,
+        epoch: int,
+    ) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.config, self.generator, self.run, self.evaluator = config, generator, run, evaluator
+        self.requests: list[Request] = prompts.fixed(config.evaluate.prompts, config.evaluate.images_per_prompt)
+        self.board = SummaryWriter(str(run.logs), purge_step=epoch + 1 if epoch else None)
+        self.start = time.perf_counter()
+        write_json(
+            run.samples / "prompts.json",
+            [{"text": r.case.text, "case_id": r.case.case_id, "seed": r.seed} for r in self.requests],
+        )
+
+    def look(self, tuner: Tuner, epoch: int) -> dict[str, float]:
+        """Draw the fixed requests with the averaged weights, save the grid, and measure them."""
+        rollout = self.config.rollout
+        with tuner.average.applied_to(tuner.parameters):
+            images = self.generator.generate(
+                [r.case.text for r in self.requests], [r.seed for r in self.requests],
+                rollout.steps, rollout.guidance, rollout.eta, tuner.plan.rollout_batch,
+            )  # fmt: skip
+        save_grid(images, self.config.evaluate.images_per_prompt, self.run.samples / f"epoch_{epoch:04d}.png")
+        for folder in ("first",) if epoch == 0 else ("last",):
+            place = self.run.samples / folder
+            place.mkdir(parents=True, exist_ok=True)
+            for number, picture in enumerate(to_pil(images)):
+                picture.save(place / f"{number:03d}.png")
+        scores = tuner.reward(images.to(self.generator.device), [r.case for r in self.requests])
+        seen = {"evaluate/reward": float(scores.values[scores.valid].mean())} if scores.valid.any() else {}
+        if self.evaluator is not None:
+            accuracy = attribute_accuracy(self.evaluator, images, [r.case for r in self.requests])
+            if accuracy is not None:
+                seen["evaluate/attribute_accuracy"] = accuracy
+        for name, value in seen.items():
+            self.board.add_scalar(name, value, epoch)
+        return seen
+
+    def tell(self, row: dict[str, Any], epochs: int) -> None:
+        """Print one line and feed TensorBoard."""
+        for name, value in row.items():
+            if name != "epoch":
+                self.board.add_scalar(name, value, row["epoch"])
+        spent = time.perf_counter() - self.start
+        say(
+            f"epoch {row['epoch']}/{epochs}  reward {row['reward/mean']:.3f} ± {row['reward/std']:.3f}  "
+            f"kl {row['kl']:.2g}  {row['network_evaluations']:,} evaluations  {spent:.0f} s"
+        )
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        self.board.close()
+
+
+def attribute_accuracy(classifier: AttributeClassifier, images: torch.Tensor, cases: list[Case]) -> float | None:
+    """Return the share of known attributes that the classifier finds as asked, ``None`` when it knows none of them."""
+    probabilities = classifier.probabilities(images)
+    right = [
+        (float(probabilities[row, column]) > 0.5) == bool(case.attributes[name])
+        for row, case in enumerate(cases)
+        for column, name in enumerate(classifier.attribute_names)
+        if case.attributes.get(name) is not None
+    ]
+    return sum(right) / len(right) if right else None
+
+
+def save_grid(images: torch.Tensor, columns: int, path: Path) -> None:
+    """Save ``(N, 3, H, W)`` images as one picture, ``columns`` images a row, two pixels apart."""
+    from torchvision.utils import make_grid
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_pil(make_grid(images, nrow=columns, padding=2, pad_value=1.0).unsqueeze(0))[0].save(path)
+
+
+def prompt_cases(dataset: PreparedDataset, config: TuneConfig) -> list[Case]:
+    """Return the cases whose prompts are used: of the split, with the wanted attributes known.
+
+    Raises:
+        UserError: For an unknown attribute name.
+    """
+    for name in config.data.known:
+        if name not in dataset.attribute_names:
+            raise UserError(f"data.known: unknown attribute '{name}': {nearest(name, dataset.attribute_names)}")
+    return [
+        case
+        for case in dataset.prompts(config.data.split)
+        if all(case.attributes.get(name) is not None for name in config.data.known)
+    ]
+
+
+def build_rewards(configs: tuple[RewardConfig, ...], device: torch.device) -> CombinedReward:
+    """Load the rewards, each guarded, as one weighted sum.
+
+    Raises:
+        UserError: For an unknown reward, a missing folder, or a reward that has not passed its check.
+    """
+    rewards: dict[str, Reward] = {}
+    for config in configs:
+        reward = load_reward(config.name, config.path, config.settings, device)
+        if config.require_check:
+            require_check(reward, config.path)
+        name = config.name if config.name not in rewards else f"{config.name}{len(rewards)}"
+        rewards[name] = GuardedReward(reward)
+    return CombinedReward(rewards, dict(zip(rewards, (config.weight for config in configs))))
+
+
+def build_evaluator(config: TuneConfig, reward: CombinedReward, device: torch.device) -> AttributeClassifier | None:
+    """Load the classifier that looks on, if the config names one.
+
+    Raises:
+        UserError: When it cannot be opened, or is a reward of this run or learned from the same cases.
+    """
+    if config.evaluate.evaluator is None:
+        return None
+    evaluator = AttributeClassifier.load(config.evaluate.evaluator, device)
+    guarded = [getattr(entry, "reward", entry) for entry in reward.rewards.values()]
+    check_independence(evaluator.card, [entry.classifier.card for entry in guarded if hasattr(entry, "classifier")])
+    return evaluator
+
+
+def refuse_tuned(model: str) -> None:
+    """Refuse a base that carries an adapter of its own: it would be left out without a word.
+
+    Raises:
+        UserError: When the folder holds LoRA weights.
+    """
+    if (find_model_folder(Path(model)) / LORA_FILE).exists():
+        raise UserError(f"generator.model {model} is tuned already and carries an adapter: give the base it came from")
+
+
+def resolve_precision(config: TuneConfig, device: torch.device, run: RunFolder | None = None) -> TuneConfig:
+    """Replace ``auto`` by what this machine is fast at, so that the run records what it used.
+
+    Args:
+        config: The config.
+        device: Where the run computes.
+        run: The run that is taken up again; what it used is kept, because a timing may turn out otherwise.
+    """
+    if config.train.precision != "auto":
+        return config
+    chosen = "bf16" if run is None and bf16_is_fast(device.type) else "fp32"
+    if run is not None and run.config.exists():
+        chosen = load_config(run.config).train.precision
+    return config.model_copy(update={"train": config.train.model_copy(update={"precision": chosen})})
+
+
+def describe(plan: Plan, config: TuneConfig) -> str:
+    """Return the plan as one line."""
+    return (
+        f"{plan.images} images an epoch ({config.rollout.prompts_per_epoch} prompts x "
+        f"{config.rollout.images_per_prompt}), {config.train.updates_per_epoch} updates of {plan.images_per_update} "
+        f"images x {plan.steps_trained} steps; {plan.rollout_batch} rows sampled and {plan.micro_batch} trained at "
+        f"once; {plan.evaluations:,} network evaluations an epoch"
+    )
+
+
+def manifest(
+    config: TuneConfig, plan: Plan, dataset: PreparedDataset, generator: Generator, reward: Reward, processes: int
+) -> dict[str, Any]:
+    """Return what the run was made of: versions, hashes, seeds, plan."""
+    import diffusers
+    import peft
+    import transformers
+
+    libraries = {"torch": torch, "diffusers": diffusers, "transformers": transformers, "peft": peft}
+    return {
+        "clinalign": __version__,
+        "versions": {name: module.__version__ for name, module in libraries.items()},
+        "seed": config.seed,
+        "generator": generator.identity,
+        "reward": reward.identity,
+        "dataset": {"path": str(dataset.path), "fingerprint": dataset.fingerprint, "source": dataset.info["source"]},
+        "plan": asdict(plan),
+        "processes": processes,
+    }
+
+
+def read_manifest(run: RunFolder) -> dict[str, Any]:
+    """Return the manifest of a run."""
+    content: dict[str, Any] = json.loads(run.manifest.read_text(encoding="utf-8"))
+    return content
+
+
+def _tell_truncated(generator: Generator, prompts: PromptSource) -> None:
+    cut = generator.encode_text([case.text for _, case in prompts.choices]).truncated
+    ids = [case.case_id for (_, case), is_cut in zip(prompts.choices, cut) if is_cut]
+    if ids:
+        say(f"{len(ids)} prompts are longer than the text encoder's limit and lose their end, e.g. case {ids[0]}")

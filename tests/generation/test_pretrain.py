@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clinalign.core.checkpoint import latest_state
+from clinalign.core.errors import UserError
+from clinalign.generation import pretrain_denoiser
+from clinalign.generation.architecture import ScratchSize, build_vae
+from clinalign.generation.pretrain_autoencoder import train_autoencoder
+from clinalign.generation.pretrain_denoiser import DenoiserTraining, min_snr_weight, train_denoiser, velocity_target
+
+TEXTS = ["hair", "ink", "a ruler", "hair"]
+
+
+def test_targets_worked_by_hand() -> None:
+    # alpha 0.36: signal 0.6, noise 0.8. v = 0.6 * 2 - 0.8 * 1 = 0.4
+    clean, noise, alpha = torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([0.36])
+    assert velocity_target(clean, noise, alpha, "v_prediction").item() == pytest.approx(0.4)
+    assert velocity_target(clean, noise, alpha, "epsilon") is noise
+    assert velocity_target(clean, noise, alpha, "sample") is clean
+
+
+def test_min_snr_weights_worked_by_hand() -> None:
+    # SNR = alpha / (1 - alpha) = 9 and 1; gamma 5 clips the first to 5
+    alpha = torch.tensor([0.9, 0.5]).reshape(2, 1, 1, 1)
+    expected = {"epsilon": [5 / 9, 1.0], "v_prediction": [5 / 10, 1 / 2], "sample": [5.0, 1.0]}
+    for prediction_type, weights in expected.items():
+        torch.testing.assert_close(min_snr_weight(alpha, 5.0, prediction_type), torch.tensor(weights))
+        assert torch.equal(min_snr_weight(alpha, 0.0, prediction_type), torch.ones(2))
+
+
+def latents(rows: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+    return torch.ones((len(rows), 4, 8, 8)) * rows.reshape(-1, 1, 1, 1) / 4
+
+
+def train(generator: Any, folder: Path, text: bool = True, **settings: Any) -> float:
+    given = {"steps": 6, "batch_size": 4, "checkpoint_every": 2, "precision": "fp32", **settings}
+    return train_denoiser(generator, latents, TEXTS, DenoiserTraining(**given), 0, folder, text)
+
+
+def weights(generator: Any) -> dict[str, torch.Tensor]:
+    parts = {"unet": generator.unet, "text": generator.text_encoder}
+    return {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_interrupted_and_started_again_the_weights_are_bitwise_the_same(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bool
+) -> None:
+    from clinalign.generation.generator import Generator
+
+    whole = Generator.load(tiny.model)
+    loss = train(whole, tmp_path / "whole", text)
+
+    calls = []
+
+    def interrupted(*inputs: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 6:  # in the sixth step, after the checkpoint of the fourth
+            raise KeyboardInterrupt
+        return velocity_target(*inputs)
+
+    monkeypatch.setattr(pretrain_denoiser, "velocity_target", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(Generator.load(tiny.model), tmp_path / "cut", text)
+    found = latest_state(tmp_path / "cut")
+    assert found is not None
+    assert found.name == "step_0000004"
+    assert len(list((tmp_path / "cut").iterdir())) == 1  # the older one is gone
+
+    monkeypatch.undo()
+    again = Generator.load(tiny.model)
+    assert train(again, tmp_path / "cut", text) == loss
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(again)[name], value), name
+
+
+def test_training_changes_what_it_should_and_leaves_it_frozen(generator: Any, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in weights(generator).items()}
+    train(generator, tmp_path, text=False)
+    after = weights(generator)
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("text"))
+    assert not all(torch.equal(after[name], before[name]) for name in before if name.startswith("unet"))
+    assert not any(parameter.requires_grad or parameter.grad is None for parameter in ()) and not any(
+        parameter.requires_grad for parameter in after.values()
+    )
+    assert not generator.unet.training
+
+
+def test_it_learns_and_the_caption_matters(generator: Any, tmp_path: Path) -> None:
+    first = train(generator, tmp_path / "a", steps=1, learning_rate=1e-3)
+    last = train(generator, tmp_path / "b", steps=60, batch_size=8, learning_rate=3e-3, checkpoint_every=1000)
+    # an untrained network has a loss near 1 (the variance of what it predicts, weighted); 60 steps halve it easily
+    assert last < 0.5 * first
+
+
+def test_a_training_that_diverges_says_so(generator: Any, tmp_path: Path) -> None:
+    def broken(rows: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+        return torch.full((len(rows), 4, 8, 8), float("nan"))
+
+    settings = DenoiserTraining(steps=2, batch_size=2, precision="fp32")
+    with pytest.raises(UserError, match="the loss is not a number at step 1: take a smaller --learning-rate"):
+        train_denoiser(generator, broken, TEXTS, settings, 0, tmp_path, True)
+
+
+def test_every_caption_is_trained_with_its_own_picture(
+    generator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[list[int], torch.Tensor]] = []
+    served: list[list[int]] = []
+    forward = generator.text_encoder.forward
+
+    def rows_of(rows: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+        served.append(rows.tolist())
+        return latents(rows, chance)
+
+    def encode(tokens: torch.Tensor, **named: Any) -> Any:
+        seen.append(([], tokens.clone()))
+        return forward(tokens, **named)
+
+    monkeypatch.setattr(generator.text_encoder, "forward", encode)
+    settings = DenoiserTraining(steps=3, batch_size=3, caption_dropout=0.0, precision="fp32")
+    train_denoiser(generator, rows_of, TEXTS, settings, 0, tmp_path, True)
+    tokenizer = generator.tokenizer
+    for rows, (_, tokens) in zip(served, seen):
+        written = {tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens}
+        assert written == {TEXTS[row] for row in rows}
+
+
+def test_dropped_captions_are_empty(generator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    forward = generator.text_encoder.forward
+
+    def encode(tokens: torch.Tensor, **named: Any) -> Any:
+        seen.append(tokens)
+        return forward(tokens, **named)
+
+    monkeypatch.setattr(generator.text_encoder, "forward", encode)
+    train(generator, tmp_path, steps=2, caption_dropout=1.0)
+    assert all(generator.tokenizer.decode(row, skip_special_tokens=True) == "" for tokens in seen for row in tokens)
+
+
+def test_the_autoencoder_learns_and_its_latents_have_unit_variance() -> None:
+    chance = torch.Generator().manual_seed(0)
+    # smooth pictures: four random colours, one a quarter
+    images = torch.randint(0, 256, (24, 3, 2, 2), generator=chance, dtype=torch.uint8).float()
+    images = torch.nn.functional.interpolate(images, size=16).to(torch.uint8)
+    size = ScratchSize(image_size=16, vae_channels=8, latent_channels=4)
+
+    def fit(steps: int) -> tuple[float, Any]:
+        torch.manual_seed(0)
+        vae = build_vae(size)
+        return train_autoencoder(vae, images, steps, seed=0, batch_size=8), vae
+
+    early, _ = fit(1)
+    psnr, vae = fit(60)
+    assert psnr > early + 3  # dB: at least half of the error gone
+    with torch.no_grad():
+        latents = vae.encode(images.float() / 127.5 - 1).latents * vae.config.scaling_factor
+    assert float(latents.std()) == pytest.approx(1.0, abs=1e-4)  # it was computed from these very pictures
+    again, other = fit(60)
+    assert again == psnr  # the same seed
+    assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), other.parameters()))
+    assert not vae.training
