@@ -101,7 +101,7 @@ def test_an_adapter_of_another_model_is_refused(generator: Any, tiny: Any, tmp_p
     tensors = load_file(tiny.run / "model" / LORA_FILE)
     wider = {name: torch.zeros([2 * side for side in value.shape]) for name, value in tensors.items()}
     save_file(wider, tmp_path / LORA_FILE)
-    with pytest.raises(UserError, match="does not fit the model beside it"):
+    with pytest.raises(UserError, match=r"does not fit the model beside it"):
         load_lora(generator.unet, tmp_path / LORA_FILE)
 
 

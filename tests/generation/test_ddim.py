@@ -82,7 +82,7 @@ def test_the_three_predictions_describe_the_same_noisy_picture(prediction_type: 
 
 
 def test_an_unknown_prediction_type_is_refused() -> None:
-    with pytest.raises(ValueError, match="prediction type 'flow' is not one of epsilon, v_prediction, sample"):
+    with pytest.raises(ValueError, match=r"prediction type 'flow' is not one of epsilon, v_prediction, sample"):
         split_prediction(column(0), column(0), column(0.5), "flow")
 
 
@@ -133,7 +133,7 @@ def test_more_steps_than_the_scheduler_has_are_refused(steps: int, message: str)
 
 
 def test_the_log_probability_is_that_of_torch_distributions() -> None:
-    x_t, x_s, mean = random_step()
+    _, x_s, mean = random_step()
     sigma = torch.rand((5, 1, 1, 1), dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.01
     there = torch.distributions.Normal(mean, sigma).log_prob(x_s)
     # 1e-12: both are float64, of size up to 1e4 / 18 elements where sigma is small
@@ -142,7 +142,7 @@ def test_the_log_probability_is_that_of_torch_distributions() -> None:
 
 
 def test_the_mean_is_the_sum_divided_by_the_number_of_elements() -> None:
-    x_t, x_s, mean = random_step()
+    _, x_s, mean = random_step()
     sigma = column(0.3)
     for function in (gaussian_log_prob, gaussian_kl):
         ratio = function(x_s, mean, sigma, "sum") / function(x_s, mean, sigma, "mean")

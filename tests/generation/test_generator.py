@@ -19,7 +19,7 @@ def test_pictures_have_the_size_and_range_of_the_contract(generator: Any) -> Non
     images = generator.generate(TEXTS, SEEDS, steps=2)
     assert images.shape == (5, 3, 16, 16)
     assert images.dtype == torch.float32
-    assert 0 <= images.min()
+    assert images.min() >= 0
     assert images.max() <= 1
     assert (images[1] - images[2]).abs().max() > 1e-3  # one prompt, two seeds
     assert generator.generate([], []).shape == (0, 3, 16, 16)

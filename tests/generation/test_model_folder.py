@@ -69,9 +69,7 @@ def make_pickle(folder: Path) -> None:
         (lambda f: (f / "unet" / "config.json").write_text("{"), "cannot open the model"),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_refused(
-    folder: Path, damage: Callable[[Path], object], message: str
-) -> None:
+def test_a_folder_that_cannot_be_used_is_refused(folder: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(folder)
     with pytest.raises(UserError, match=message) as caught:
         Generator.load(folder)
@@ -84,7 +82,7 @@ def test_a_name_with_one_slash_is_a_folder_where_its_parent_is_one(
 ) -> None:
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="model folder demo/bse does not exist"):
+    with pytest.raises(UserError, match=r"model folder demo/bse does not exist"):
         Generator.load("demo/bse")
 
 

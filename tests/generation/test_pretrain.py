@@ -10,7 +10,7 @@ from clinalign.core.checkpoint import latest_state
 from clinalign.core.errors import UserError
 from clinalign.generation import pretrain_denoiser
 from clinalign.generation.architecture import ScratchSize, build_vae
-from clinalign.generation.pretrain_autoencoder import train_autoencoder
+from clinalign.generation.pretrain_autoencoder import set_principal_components, train_autoencoder
 from clinalign.generation.pretrain_denoiser import DenoiserTraining, min_snr_weight, train_denoiser, velocity_target
 
 TEXTS = ["hair", "ink", "a ruler", "hair"]
@@ -85,17 +85,17 @@ def test_training_changes_what_it_should_and_leaves_it_frozen(generator: Any, tm
     after = weights(generator)
     assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("text"))
     assert not all(torch.equal(after[name], before[name]) for name in before if name.startswith("unet"))
-    assert not any(parameter.requires_grad or parameter.grad is None for parameter in ()) and not any(
-        parameter.requires_grad for parameter in after.values()
-    )
+    assert not any(parameter.requires_grad for parameter in after.values())
     assert not generator.unet.training
 
 
-def test_it_learns_and_the_caption_matters(generator: Any, tmp_path: Path) -> None:
-    first = train(generator, tmp_path / "a", steps=1, learning_rate=1e-3)
-    last = train(generator, tmp_path / "b", steps=60, batch_size=8, learning_rate=3e-3, checkpoint_every=1000)
-    # an untrained network has a loss near 1 (the variance of what it predicts, weighted); 60 steps halve it easily
-    assert last < 0.5 * first
+def test_it_learns(generator: Any, tmp_path: Path) -> None:
+    first = train(generator, tmp_path / "a", steps=1, batch_size=16, snr_gamma=0.0)
+    last = train(
+        generator, tmp_path / "b", steps=16, batch_size=16, learning_rate=5e-3, checkpoint_every=1000, snr_gamma=0.0
+    )
+    # 0.59 and 0.29 when this was written; without learning, batches of 16 differ by about a tenth
+    assert last < 0.8 * first
 
 
 def test_a_training_that_diverges_says_so(generator: Any, tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_training_that_diverges_says_so(generator: Any, tmp_path: Path) -> Non
         return torch.full((len(rows), 4, 8, 8), float("nan"))
 
     settings = DenoiserTraining(steps=2, batch_size=2, precision="fp32")
-    with pytest.raises(UserError, match="the loss is not a number at step 1: take a smaller --learning-rate"):
+    with pytest.raises(UserError, match=r"the loss is not a number at step 1: take a smaller --learning-rate"):
         train_denoiser(generator, broken, TEXTS, settings, 0, tmp_path, True)
 
 
@@ -142,6 +142,24 @@ def test_dropped_captions_are_empty(generator: Any, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(generator.text_encoder, "forward", encode)
     train(generator, tmp_path, steps=2, caption_dropout=1.0)
     assert all(generator.tokenizer.decode(row, skip_special_tokens=True) == "" for tokens in seen for row in tokens)
+
+
+def test_the_encoder_is_the_principal_components_of_patches() -> None:
+    chance = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (20, 3, 16, 16), generator=chance, dtype=torch.uint8)
+    images[:, 0] //= 4  # some directions vary more than others
+    vae = build_vae(ScratchSize(image_size=16, vae_channels=16, latent_channels=4))
+    set_principal_components(vae, images)
+    with torch.no_grad():
+        latents = vae.encode(images.float() / 127.5 - 1).latents
+    rows = torch.nn.functional.pixel_unshuffle(images.float() / 255 - 0.5, 2).permute(0, 2, 3, 1).reshape(-1, 12)
+    _, _, directions = torch.linalg.svd(rows.double(), full_matrices=False)
+    parts = rows.double() @ directions[:4].T
+    expected = (parts - parts.mean(0)) * 0.5 * (parts.std(0) / parts.std(0)[0]).sqrt() / parts.std(0)
+    found = latents.permute(0, 2, 3, 1).reshape(-1, 4).double()
+    sign = (found * expected).sum(0).sign()  # a component and its opposite are equally good
+    # float32 convolutions against float64 products, on latents of size 1
+    torch.testing.assert_close(found, expected * sign, rtol=0, atol=1e-4)
 
 
 def test_the_autoencoder_learns_and_its_latents_have_unit_variance() -> None:

@@ -105,5 +105,5 @@ def test_a_path_through_a_step_without_noise_is_refused(generator: Any) -> None:
     with pytest.raises(UserError, match=r"has no noise.*rollout.eta above 0"):
         draw_trajectories(generator, condition, SEEDS[:1], schedule, 1.0)
     last_silent = replace(schedule, sigma=torch.tensor([0.5, 0.5, 0.5, 0.0]))
-    with pytest.raises(UserError, match="set_alpha_to_one to false"):
+    with pytest.raises(UserError, match=r"set_alpha_to_one to false"):
         draw_trajectories(generator, condition, SEEDS[:1], last_silent, 1.0)

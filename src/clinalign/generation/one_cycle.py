@@ -29,6 +29,6 @@ def one_cycle(
 def restore_schedule(schedule: OneCycleLR, state: Mapping[str, Any]) -> None:
     """Put back a ``state_dict``, and the optimiser's learning rate and beta with it, which PyTorch leaves alone."""
     schedule.load_state_dict(dict(state))
-    schedule._step_count -= 1
     schedule.last_epoch -= 1
     schedule.step()
+    schedule._step_count = state["_step_count"]

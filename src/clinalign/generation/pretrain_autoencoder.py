@@ -14,6 +14,7 @@ from torch import nn
 
 from clinalign.core.progress import track
 from clinalign.core.seeds import derive_seed
+from clinalign.generation.one_cycle import one_cycle
 
 # Noise on the latents while training, where their largest component has a spread of 0.5: the decoder learns to forgive
 # the small errors that a denoiser makes.
@@ -41,6 +42,8 @@ def set_principal_components(vae: Any, images: torch.Tensor) -> None:
             layer.bias.zero_()
     x = images[:: max(1, len(images) // PCA_IMAGES)].to(device).float() / 255 - 0.5
     first, *halving, last = convolutions
+    assert first.bias is not None  # AutoencoderTiny gives the first and the last one
+    assert last.bias is not None
     for channel in range(3):
         first.weight[channel, channel, 1, 1] = 1.0
         first.bias[channel] = -0.5
@@ -85,7 +88,7 @@ def train_autoencoder(
     crop = images.shape[-1] // 2
     decoder = list(vae.decoder.parameters())
     optimizer = torch.optim.AdamW(decoder, learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    schedule = one_cycle(optimizer, learning_rate, steps, warm_up=0.1)
     device = decoder[0].device
     vae.train().requires_grad_(False)
     vae.decoder.requires_grad_(True)

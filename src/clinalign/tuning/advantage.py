@@ -44,7 +44,7 @@ class PerPromptRunning:
     def __call__(self, prompt_ids: Sequence[str], rewards: torch.Tensor, valid: torch.Tensor) -> Advantages:
         """Return the advantages of N rewards ``(N,)``; those that are not ``valid`` leave statistics and loss."""
         values = torch.zeros(len(prompt_ids), dtype=torch.float64)
-        rewards = rewards.double()
+        rewards = rewards.double()  # float32 scores add up exactly in float64: equal ones have a mean that is theirs
         known = rewards[valid]
         for prompt, reward, ok in zip(prompt_ids, rewards.tolist(), valid.tolist()):
             if ok:
@@ -54,8 +54,6 @@ class PerPromptRunning:
                 continue
             own = self._rewards[prompt]
             reference = torch.tensor(list(own), dtype=torch.float64) if len(own) >= self.min_count else known
-            if bool((reference == reference[0]).all()):
-                continue  # rounding of the mean would make a tiny advantage, which AdamW would blow up to a full step
             spread = reference.std(unbiased=False)
             values[index] = (rewards[index] - reference.mean()) / (spread + 1e-6)
         values = values.clamp(-self.clip, self.clip).float()

@@ -99,6 +99,9 @@ class Tuner:
             if advantage.name == "per_prompt_running"
             else Group(advantage.clip, advantage.global_std)
         )
+        levels = int(generator.scheduler.config.num_train_timesteps)
+        if config.rollout.steps >= levels:
+            raise UserError(f"rollout.steps {config.rollout.steps}: the model knows {levels} noise levels; take fewer")
         schedule = generator.schedule(config.rollout.steps, config.rollout.eta)
         if not bool((schedule.sigma > 0).all()):
             raise UserError(

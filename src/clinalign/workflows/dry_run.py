@@ -15,14 +15,16 @@ from typing import Any
 
 import torch
 
-from clinalign.core.config import TuneConfig
+from clinalign.core.config import RewardConfig, TuneConfig
 from clinalign.core.errors import UserError
 from clinalign.core.precision import pick_device
 from clinalign.data.prepared import PreparedDataset
 from clinalign.generation.model_folder import check_model_folder, find_model_folder
+from clinalign.rewards import REWARDS, load_reward
 from clinalign.tuning.plan import Plan, plan_epoch
 from clinalign.tuning.prompts import PromptSource
-from clinalign.workflows.tune import prompt_cases
+from clinalign.workflows.check_reward import CHECK_FILE
+from clinalign.workflows.tune import prompt_cases, refuse_tuned
 
 BYTES = 4  # float32 weights and activations
 EFFICIENCY = 0.5  # a whole network reaches about half the speed of one well-shaped convolution (R; seen 0.4 to 0.6)
@@ -64,13 +66,32 @@ def dry_run(config: TuneConfig, processes: int = 1) -> dict[str, Any]:
     plan = plan_epoch(config, processes, device.type == "cuda")
     dataset = PreparedDataset.open(config.data.path)
     prompts = PromptSource(prompt_cases(dataset, config), config.data.prompts, config.seed)
+    refuse_tuned(config.generator.model)
     for reward in config.rewards:
-        if reward.path is not None and not reward.path.is_dir():
-            raise UserError(
-                f"reward '{reward.name}': no folder at {reward.path}; make one with 'clinalign train reward'"
-            )
+        look_at_reward(reward, device)
+    evaluator = config.evaluate.evaluator
+    if evaluator is not None and not evaluator.is_dir():
+        raise UserError(f"evaluate.evaluator: no folder at {evaluator}; make one with 'clinalign train reward'")
     cost = predict_cost(config, plan, device)
     return {"plan": plan.to_json(), "cost": vars(cost), "prompts": len({name for name, _ in prompts.choices})}
+
+
+def look_at_reward(config: RewardConfig, device: torch.device) -> None:
+    """Check a reward of the config as far as possible without reading its weights.
+
+    Raises:
+        UserError: For an unknown reward, a missing folder, or one that was never checked.
+    """
+    REWARDS.get(config.name)
+    if config.path is None:
+        load_reward(config.name, None, config.settings, device)  # has no weights, or says that it needs a folder
+    elif not config.path.is_dir():
+        raise UserError(f"reward '{config.name}': no folder at {config.path}; make one with 'clinalign train reward'")
+    elif config.require_check and not (config.path / CHECK_FILE).is_file():
+        raise UserError(
+            f"reward '{config.name}' in {config.path} was never checked: "
+            f"run 'clinalign reward check {config.path} --data DIR'"
+        )
 
 
 def predict_cost(config: TuneConfig, plan: Plan, device: torch.device) -> Cost:
@@ -91,7 +112,10 @@ def predict_cost(config: TuneConfig, plan: Plan, device: torch.device) -> Cost:
     parameters = sum(weight.numel() for weight in unet.parameters())
     latent = settings["in_channels"] * settings["sample_size"] ** 2
     stored = plan.images_per_process * (config.rollout.steps + 2) * latent
-    memory = BYTES * (3 * parameters + plan.branches * plan.micro_batch * activations + stored)
+    # The denoiser itself, or also its gradient, AdamW's two moments, the average, the anchor and a copy for swapping
+    # them; the other one or two are the text encoder and the autoencoder.
+    copies = 3 if config.generator.adapter.kind == "lora" else 8
+    memory = BYTES * (copies * parameters + plan.branches * plan.micro_batch * activations + stored)
     per_second = EFFICIENCY * _measure_speed(device)
     seconds = plan.evaluations / (plan.images // plan.images_per_process) * flop / per_second
     return Cost(parameters, flop / 1e9, memory / 2**30, seconds, seconds * config.train.epochs)

@@ -169,11 +169,18 @@ def _open_base(source: str, dataset: PreparedDataset, device: torch.device) -> G
 def _scratch(
     size: ScratchSize, images: torch.Tensor, texts: list[str], settings: BaseSettings, state: Path, device: torch.device
 ) -> tuple[Generator, float]:
-    """Build the parts; a trained autoencoder of an interrupted run is taken up again."""
+    """Build the parts; tokenizer and trained autoencoder of an interrupted run are taken up again."""
     from diffusers import AutoencoderTiny, StableDiffusionPipeline
+    from transformers import CLIPTokenizer
 
     torch.manual_seed(derive_seed(settings.seed, "weights"))
-    tokenizer = fit_tokenizer(texts)
+    fitted = state / "tokenizer"
+    if fitted.is_dir():  # fitted again, equally frequent pieces may change their places
+        tokenizer = CLIPTokenizer.from_pretrained(fitted)
+    else:
+        tokenizer = fit_tokenizer(texts)
+        with folder_in_progress(fitted) as folder:
+            tokenizer.save_pretrained(folder)
     text_encoder, unet, vae = build_text_encoder(size, tokenizer), build_unet(size), build_vae(size).to(device)
     done = state / "vae"
     if done.is_dir():

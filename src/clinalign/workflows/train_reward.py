@@ -27,7 +27,7 @@ MINIMUM_POSITIVES = 5
 # The two that learn most in the time on two cores, of two families, so that the evaluator does not share the reward's
 # blind spots.
 DEFAULT_BACKBONE = {"train": "test_resnet", "judge": "test_byobnet"}
-DEFAULT_EPOCHS = {"train": 20, "judge": 30}  # the second is faster an epoch and needs more of them
+DEFAULT_EPOCHS = {"train": 20, "judge": 60}  # the second is faster an epoch and needs more of them
 
 
 def train_reward(kind: str, data: Path | str, out: Path | str, split: str = "train", **settings: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def train_attributes(
         dropout: Before the last layer.
         device: ``cpu``, ``cuda`` or ``auto``.
         **fit_settings: Fields of :class:`clinalign.networks.fit.FitSettings` (``epochs``, ``seconds``, ``seed``, ...);
-            ``augmentation`` is that of the dataset's modality, ``epochs`` 20 (``judge``: 30) unless given.
+            ``augmentation`` is that of the dataset's modality, ``epochs`` 20 (``judge``: 60) unless given.
 
     Returns:
         ``mean_auroc``, ``attributes`` (name to scores on the test split), ``left_out`` (name to reason) and how it was

@@ -231,7 +231,7 @@ def attribute_accuracy(classifier: AttributeClassifier, images: torch.Tensor, ca
 
 def save_grid(images: torch.Tensor, columns: int, path: Path) -> None:
     """Save ``(N, 3, H, W)`` images as one picture, ``columns`` images a row, two pixels apart."""
-    from torchvision.utils import make_grid
+    from torchvision.utils import make_grid  # type: ignore[import-untyped]
 
     path.parent.mkdir(parents=True, exist_ok=True)
     to_pil(make_grid(images, nrow=columns, padding=2, pad_value=1.0).unsqueeze(0))[0].save(path)
