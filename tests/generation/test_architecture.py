@@ -25,7 +25,6 @@ def test_the_tokenizer_reads_and_writes_its_corpus() -> None:
         assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == text.lower().replace(" ", "")
 
 
-@pytest.mark.xfail(strict=True, reason="a last letter of a word that the corpus never ends a word with is unknown")
 @pytest.mark.parametrize("text", ["zq", "42 mm?", "café", "µ 漢字", "x"])
 def test_any_text_can_be_written(text: str) -> None:
     tokenizer = fit_tokenizer(CORPUS)
@@ -43,7 +42,6 @@ def test_the_limit_fits_the_longest_text_in_steps_of_eight() -> None:
     assert fit_tokenizer([*CORPUS, endless]).model_max_length == 77  # never past that of Stable Diffusion
 
 
-@pytest.mark.xfail(strict=True, reason="last letters get their numbers in the order of a randomly seeded hash table")
 def test_the_same_corpus_gives_the_same_tokenizer_in_any_order() -> None:
     first = fit_tokenizer(CORPUS).backend_tokenizer.to_str()
     assert all(fit_tokenizer(texts).backend_tokenizer.to_str() == first for texts in (CORPUS, CORPUS[::-1], CORPUS * 2))

@@ -19,9 +19,7 @@ def tune_command(
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. train.epochs=3; repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that DIR holds.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check all and predict the cost; run nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all and predict the cost; run nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tune a generator with the rewards of a config (stage 2)."""

@@ -7,6 +7,7 @@ four by four pixels at 32 px, for eight by eight at 64 px.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 from clinalign.core.errors import UserError
 
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+BOS, EOS, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,23 @@ def fit_tokenizer(texts: Sequence[str], vocabulary: int = 2048) -> Any:
         texts: Every prompt of the training split.
         vocabulary: Largest vocabulary.
     """
-    from tokenizers import pre_tokenizers
+    from tokenizers import pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
     distinct = sorted(set(texts))
-    fitted = CLIPTokenizer(vocab={BOS: 0, EOS: 1}, merges=[]).train_new_from_iterator(
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Any byte can be written, within a word and at its end, seen in the corpus or not. Named beforehand, the letters
+    # have their numbers for good: those that the trainer finds by itself are numbered in a random order.
+    known = [BOS, EOS, *letters, *(letter + WORD_END for letter in letters)]
+    backend = CLIPTokenizer(vocab={BOS: 0, EOS: 1}, merges=[]).backend_tokenizer
+    backend.train_from_iterator(
         distinct,
-        vocab_size=vocabulary,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # any byte can be written, seen in the corpus or not
-        show_progress=False,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary, special_tokens=known, end_of_word_suffix=WORD_END, show_progress=False
+        ),
     )
+    model = json.loads(backend.to_str())["model"]
+    fitted = CLIPTokenizer(vocab=model["vocab"], merges=[tuple(merge) for merge in model["merges"]])
     longest = max((len(fitted(text).input_ids) for text in distinct), default=8)
     fitted.model_max_length = min(77, 8 * math.ceil((longest + 1) / 8))
     return fitted
