@@ -45,9 +45,9 @@ def base_command(
     autoencoder_steps: Annotated[
         int, typer.Option("--autoencoder-steps", min=1, help="Autoencoder steps, from scratch only.")
     ] = 1500,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures a step.")] = 64,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures a step.")] = 32,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Peak. [default: 1e-3, fine-tuning 1e-5]")
+        float | None, typer.Option("--learning-rate", help="Peak. [default: 2e-3, fine-tuning 1e-5]")
     ] = None,
     caption_dropout: Annotated[
         float, typer.Option("--caption-dropout", min=0.0, max=1.0, help="Share of captions left out, for guidance.")

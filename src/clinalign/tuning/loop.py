@@ -89,7 +89,7 @@ class Tuner:
         self.parameters = trainable_parameters(generator)
         train = config.train
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), train.learning_rate, train.betas, train.epsilon, train.weight_decay
+            self.parameters.values(), train.learning_rate, train.betas, train.epsilon, train.weight_decay, fused=True
         )
         self.average = WeightAverage(self.parameters, train.ema_decay)
         self.anchor = anchor_of(generator, self.parameters)

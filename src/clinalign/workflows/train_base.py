@@ -44,7 +44,7 @@ class BaseSettings:
         steps: Denoiser steps; ``None`` takes 3000 from scratch and 1000 for fine-tuning.
         autoencoder_steps: Steps of the autoencoder, from scratch only.
         batch_size: Pictures a step.
-        learning_rate: Peak; ``None`` takes 1e-3 from scratch and 1e-5 for fine-tuning.
+        learning_rate: Peak; ``None`` takes 2e-3 from scratch and 1e-5 for fine-tuning.
         caption_dropout: Share of captions left out, for guidance.
         width: First width of the denoiser, from scratch only; the second level has twice as much.
         split: Split trained on.
@@ -56,7 +56,7 @@ class BaseSettings:
     from_model: str | None = None
     steps: int | None = None
     autoencoder_steps: int = 1500
-    batch_size: int = 64
+    batch_size: int = 32
     learning_rate: float | None = None
     caption_dropout: float = 0.1
     width: int = 64
@@ -110,7 +110,7 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
     training = DenoiserTraining(
         steps=settings.steps or (3000 if fresh else 1000),
         batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate or (1e-3 if fresh else 1e-5),
+        learning_rate=settings.learning_rate or (2e-3 if fresh else 1e-5),
         caption_dropout=settings.caption_dropout,
         ema_decay=0.999 if fresh else 0.9999,
         precision=settings.precision,
