@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clinalign.core.errors import UserError, nearest
 
@@ -113,6 +113,11 @@ class ObjectiveConfig(_Section):
     timestep_fraction: float = Field(
         default=1.0, gt=0, le=1, description="share of the steps trained, drawn per image (P: 1)"
     )
+    ignore_last: int = Field(
+        default=0,
+        ge=0,
+        description="last steps that are not trained (P: 0); their noise is so small that they drown the others (R: 2)",
+    )
     kl: float = Field(default=0.0, ge=0, description="weight of the closed-form KL to the anchor, as DPOK; 0: none (P)")
 
 
@@ -163,6 +168,20 @@ class TuneConfig(_Section):
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _some_steps_are_trained(self) -> TuneConfig:
+        if self.steps_with_signal < 1:
+            raise ValueError(
+                f"objective.ignore_last {self.objective.ignore_last} leaves none of the {self.rollout.steps} "
+                f"rollout.steps to train: take {self.rollout.steps - 1} or fewer"
+            )
+        return self
+
+    @property
+    def steps_with_signal(self) -> int:
+        """Steps of the sampler that training may choose from."""
+        return self.rollout.steps - self.objective.ignore_last
 
     @property
     def images_per_epoch(self) -> int:
@@ -234,6 +253,8 @@ def _explain(problem: Any) -> str:
     given = problem.get("input")
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{place}': {nearest(str(problem['loc'][-1]), _known_keys(problem['loc'][:-1]))}"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
     if problem["type"] == "missing":
         return f"key '{place}' is missing"
     return f"key '{place}': {problem['msg'].lower()}, got {given!r}"

@@ -219,7 +219,9 @@ class Tuner:
         first = self.accelerator.process_index * mine
         chosen = [i for i in range(first, first + mine) if i % updates == update and bool(advantages.active[i])]
         total = sum(1 for i in range(self.plan.images) if i % updates == update and bool(advantages.active[i]))
-        steps = choose_steps(self.config.seed, epoch, chosen, len(self.replay.schedule), objective.timestep_fraction)
+        steps = choose_steps(
+            self.config.seed, epoch, chosen, self.config.steps_with_signal, objective.timestep_fraction
+        )
         samples = torch.tensor([i - first for i in chosen], dtype=torch.long)
         rows = samples.repeat_interleave(steps.shape[1])
         local = advantages.values[first : first + mine].to(self.generator.device)

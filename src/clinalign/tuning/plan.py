@@ -72,7 +72,7 @@ def plan_epoch(config: TuneConfig, processes: int = 1, gpu: bool = False) -> Pla
         )
     rows = ROWS_AT_ONCE_GPU if gpu else ROWS_AT_ONCE_CPU
     branches = 1 if config.rollout.guidance == 1.0 else 2
-    trained = max(1, round(config.objective.timestep_fraction * config.rollout.steps))
+    trained = max(1, round(config.objective.timestep_fraction * config.steps_with_signal))
     extra = 1 if config.objective.kl else 0
     mine = images // processes
     return Plan(

@@ -84,8 +84,8 @@ def choose_steps(seed: int, epoch: int, samples: list[int], steps: int, fraction
         seed: The run's seed.
         epoch: Current epoch.
         samples: Global numbers of the samples, so that the choice does not depend on the process.
-        steps: T.
-        fraction: Share of the steps that is trained; at least one.
+        steps: T, less the last ones that are ignored.
+        fraction: Share of these steps that is trained; at least one.
     """
     count = max(1, round(fraction * steps))
     rows = [
