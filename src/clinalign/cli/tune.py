@@ -44,10 +44,14 @@ def tune_command(
             f"{cost['seconds'] / 60:.0f} min in all (estimates, good to a factor of two)"
         )
         return
+    from accelerate import PartialState
+
     from clinalign.workflows.report import report_run
     from clinalign.workflows.tune import tune
 
     row = tune(resolved, out, resume)
+    if not PartialState().is_main_process:  # the others leave the report to the first
+        return
     page = report_run(out)
     if as_json:
         print_json({"run": str(out), "report": str(page), **row})

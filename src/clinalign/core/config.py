@@ -118,6 +118,10 @@ class ObjectiveConfig(_Section):
         ge=0,
         description="last steps that are not trained (P: 0); their noise is so small that they drown the others (R: 2)",
     )
+    ratio_norm: bool = Field(
+        default=False,
+        description="give every step's log-ratio the same scale, as GRPO-Guard; re-tune clip_range (P: no)",
+    )
     kl: float = Field(default=0.0, ge=0, description="weight of the closed-form KL to the anchor, as DPOK; 0: none (P)")
 
 
@@ -231,6 +235,21 @@ def dump_config(config: TuneConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def read_value(text: str) -> Any:
+    """Return a YAML value; ``3e-4`` is a number too, which YAML 1.1 takes for a word.
+
+    Raises:
+        yaml.YAMLError: When it is not YAML.
+    """
+    value = yaml.safe_load(text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
 def _apply(tree: dict[str, Any], override: str) -> None:
     path, sign, text = override.partition("=")
     if not sign or not path:
@@ -241,9 +260,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         for key in keys[:-1]:
             node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
         if isinstance(node, list):
-            node[int(keys[-1])] = yaml.safe_load(text)
+            node[int(keys[-1])] = read_value(text)
         else:
-            node[keys[-1]] = yaml.safe_load(text)
+            node[keys[-1]] = read_value(text)
     except (ValueError, IndexError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"--set {override}: there is no such place in the config") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,12 @@ class RunFolder:
                 raise UserError(f"{self.path} holds another run: {', '.join(changed)} differ; choose another --out")
         write_text(self.config, dump_config(config))
         checkpoint = latest_state(self.checkpoints)
-        self._cut_metrics(int(checkpoint.name.split("_")[1]) if checkpoint else 0)
+        self._cut_metrics(int(checkpoint.name.split("_")[1]) if checkpoint else -1)
         return checkpoint
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Add one JSON object to ``metrics.jsonl``."""
+        """Add one JSON object to ``metrics.jsonl``; what is not finite, which JSON does not know, is left out."""
+        row = {name: value for name, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
         with self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
 

@@ -98,8 +98,11 @@ class Generator:
         pipeline.to(torch.float32)  # half-precision files are computed with in full
         identity = f"{Path(source).name}:{hash_weights(path)}" if local else str(source)
         generator = cls(pipeline, device, identity)
-        if adapter and local and (path / LORA_FILE).exists():
-            load_lora(generator.unet, path / LORA_FILE)
+        if local and (path / LORA_FILE).exists():
+            if adapter:
+                load_lora(generator.unet, path / LORA_FILE)
+            else:
+                generator.identity += ":without-adapter"
         return generator
 
     def save(self, path: Path, extra: Mapping[str, Any] | None = None) -> None:

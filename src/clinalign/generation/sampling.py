@@ -25,11 +25,13 @@ class Trajectory:
     Attributes:
         latents: ``(N, T + 1, C, H, W)`` float32, from pure noise to the clean latents.
         log_probs: ``(N, T)`` float32 log-probability of each step under the policy that drew it.
+        noise: ``(N, T, C, H, W)`` float32 standard normal noise of each step.
         evaluations: Network evaluations spent, guidance counted twice.
     """
 
     latents: torch.Tensor
     log_probs: torch.Tensor
+    noise: torch.Tensor
     evaluations: int
 
 
@@ -90,4 +92,4 @@ def draw_trajectories(
             log_probs.append(gaussian_log_prob(x_t, mean, sigma, reduction))
     latents = torch.stack(path, dim=1) if keep else x_t.unsqueeze(1)
     probabilities = torch.stack(log_probs, dim=1) if keep else torch.empty((len(seeds), 0))
-    return Trajectory(latents, probabilities, evaluations)
+    return Trajectory(latents, probabilities, noise[:, 1:], evaluations)

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import nn
@@ -88,6 +88,15 @@ class FitSettings:
         Raises:
             UserError: Naming the setting that is out of range.
         """
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            numeric = entry.name == "seconds" or isinstance(entry.default, float)
+            wanted = (int, float) if numeric else type(entry.default)
+            if (value is None and entry.default is None) or (isinstance(value, wanted) and not isinstance(value, bool)):
+                continue
+            raise UserError(
+                f"{entry.name} must be {'a number' if numeric else 'a value'} like {entry.default!r}, got {value!r}"
+            )
         check_recipe(self.augmentation)
         for name in ("epochs", "batch_size", "learning_rate", "max_pos_weight"):
             if getattr(self, name) <= 0:

@@ -23,6 +23,7 @@ class Rollout:
     Attributes:
         latents: ``(N, T + 1, C, H, W)`` float32.
         log_probs: ``(N, T)`` float32.
+        noise: ``(N, T, C, H, W)`` float32 standard normal noise of each step.
         images: ``(N, 3, size, size)`` in ``[0, 1]``.
         condition: Text embeddings of the N prompts.
         evaluations: Network evaluations spent.
@@ -30,6 +31,7 @@ class Rollout:
 
     latents: torch.Tensor
     log_probs: torch.Tensor
+    noise: torch.Tensor
     images: torch.Tensor
     condition: TextCondition
     evaluations: int
@@ -56,7 +58,7 @@ def roll_out(
         precision: Of the network; log-probabilities are float32 in any case.
     """
     condition = generator.encode_text([request.case.text for request in requests])
-    latents, log_probs, images, spent = [], [], [], 0
+    latents, log_probs, noise, images, spent = [], [], [], [], 0
     for start in track(range(0, len(requests), batch_size), "rollout"):
         part = slice(start, start + batch_size)
         seeds = [request.seed for request in requests[part]]
@@ -64,6 +66,7 @@ def roll_out(
             drawn = draw_trajectories(generator, condition[part], seeds, schedule, guidance, reduction)
         latents.append(drawn.latents)
         log_probs.append(drawn.log_probs)
+        noise.append(drawn.noise)
         images.append(generator.decode(drawn.latents[:, -1]))
         spent += drawn.evaluations
-    return Rollout(torch.cat(latents), torch.cat(log_probs), torch.cat(images), condition, spent)
+    return Rollout(torch.cat(latents), torch.cat(log_probs), torch.cat(noise), torch.cat(images), condition, spent)

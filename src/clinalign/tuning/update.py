@@ -15,7 +15,7 @@ from clinalign.core.seeds import derive_seed
 from clinalign.generation.ddim import DdimSchedule, Reduction, ddim_mean, gaussian_kl, gaussian_log_prob
 from clinalign.generation.generator import Generator
 from clinalign.generation.sampling import at_step
-from clinalign.tuning.objectives.ddpo import ddpo_loss
+from clinalign.tuning.objectives.ddpo import ddpo_loss, normalised_log_ratio
 from clinalign.tuning.rollout import Rollout
 
 Anchor = Callable[[], AbstractContextManager[None]]
@@ -120,6 +120,7 @@ def accumulate(
     count: int,
     micro_batch: int,
     anchor: Anchor | None = None,
+    ratio_norm: bool = False,
 ) -> UpdateLog:
     """Add the gradient of the loss over this process's rows to the parameters.
 
@@ -138,6 +139,7 @@ def accumulate(
         count: Rows over all processes.
         micro_batch: Rows at once.
         anchor: Context in which the generator is the anchor; the one with the adapter off by default.
+        ratio_norm: Give every step's log-ratio the same scale.
 
     Returns:
         What is logged.
@@ -151,7 +153,12 @@ def accumulate(
             with torch.no_grad(), anchor():
                 _, anchor_mean, _ = replay_log_prob(generator, rollout, rows, at, replay)
         log_prob, mean, sigma = replay_log_prob(generator, rollout, rows, at, replay)
-        terms = ddpo_loss(log_prob, rollout.log_probs[rows, at], advantages[rows], clip_range)
+        plain = log_prob - rollout.log_probs[rows, at]
+        log_ratio = plain
+        if ratio_norm:
+            x_s, noise = rollout.latents[rows, at + 1], rollout.noise[rows, at]
+            log_ratio = normalised_log_ratio(mean, x_s, noise, sigma, replay.reduction)
+        terms = ddpo_loss(log_ratio, advantages[rows], clip_range)
         loss = terms.loss.sum()
         log.evaluations += 3 * branches * len(rows)
         if anchor_mean is not None:
@@ -165,7 +172,7 @@ def accumulate(
         log.ratio += float(terms.ratio.sum())
         log.clipped += float(terms.clipped.sum())
         log.kl_old += float(terms.kl_old.sum())
-        worst = float((log_prob.detach() - rollout.log_probs[rows, at]).abs().max())
+        worst = float(plain.detach().abs().max())
         log.worst = max(log.worst, worst) if math.isfinite(worst) else math.inf  # max() would let NaN through
     return log
 

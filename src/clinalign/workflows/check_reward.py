@@ -73,13 +73,19 @@ def require_check(reward: Reward, folder: Path | str | None) -> None:
 
     Args:
         reward: The reward that a run is about to use.
-        folder: Its folder, with ``check.json``; ``None`` for a reward without weights, which cannot carry a pass.
+        folder: Its folder, with ``check.json``; ``None`` for a reward without weights, which cannot carry a pass, so
+            that the user must vouch for it.
 
     Raises:
         UserError: When it has not passed, with the command to run or the reasons that were found.
     """
-    if getattr(reward, "sanity", False) or folder is None:
+    if getattr(reward, "sanity", False):
         return
+    if folder is None:
+        raise UserError(
+            f"reward '{reward.name}' has no folder that could hold the proof of its check: run 'clinalign reward check "
+            f"{reward.name} --data DIR' and, when it passes, set its require_check to false"
+        )
     path = Path(folder) / CHECK_FILE
     command = f"run 'clinalign reward check {folder} --data DIR'"
     if not path.is_file():

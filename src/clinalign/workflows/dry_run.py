@@ -23,7 +23,7 @@ from clinalign.generation.model_folder import check_model_folder, find_model_fol
 from clinalign.rewards import REWARDS, load_reward
 from clinalign.tuning.plan import Plan, plan_epoch
 from clinalign.tuning.prompts import PromptSource
-from clinalign.workflows.check_reward import CHECK_FILE
+from clinalign.workflows.check_reward import CHECK_FILE, require_check
 from clinalign.workflows.tune import prompt_cases, refuse_tuned
 
 BYTES = 4  # float32 weights and activations
@@ -84,7 +84,9 @@ def look_at_reward(config: RewardConfig, device: torch.device) -> None:
     """
     REWARDS.get(config.name)
     if config.path is None:
-        load_reward(config.name, None, config.settings, device)  # has no weights, or says that it needs a folder
+        reward = load_reward(config.name, None, config.settings, device)  # or it says that it needs a folder
+        if config.require_check:
+            require_check(reward, None)
     elif not config.path.is_dir():
         raise UserError(f"reward '{config.name}': no folder at {config.path}; make one with 'clinalign train reward'")
     elif config.require_check and not (config.path / CHECK_FILE).is_file():

@@ -46,7 +46,7 @@ def reward_rise(curve: Sequence[Mapping[str, Any]]) -> tuple[float, float] | Non
     if third > 1:
         noise = 2 * math.sqrt((statistics.variance(early) + statistics.variance(late)) / third)
     else:
-        noise = 0.25 * float(curve[0].get("reward/std") or 0.0)
+        noise = 0.25 * next((float(row["reward/std"]) for row in curve if row.get("reward/std")), 0.0)
     if statistics.fmean(late) - statistics.fmean(early) <= noise:
         return None
     ends = min(_ENDS, third)

@@ -69,8 +69,8 @@ def read_run(run: Path) -> Material:
     if not folder.config.is_file():
         raise UserError(f"{run} is not a run: it has no config.yaml; give the output folder of `clinalign tune`")
     curve = folder.read_metrics()
-    if not curve:
-        raise UserError(f"{run} has no epoch yet: metrics.jsonl is missing or empty; wait for the first epoch")
+    if not any(row["epoch"] for row in curve):
+        raise UserError(f"{run} has no epoch yet: metrics.jsonl holds none; wait for the first epoch")
     return _material(run, run, run / EVALUATION, run / EVALUATION / METRICS)
 
 

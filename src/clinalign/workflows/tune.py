@@ -25,6 +25,7 @@ from clinalign.core.runs import RunFolder
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Case, Reward
 from clinalign.data.prepared import PreparedDataset
+from clinalign.evaluation.diversity import ms_ssim, prompt_means, text_ids, within_prompt_pairs
 from clinalign.evaluation.independence import check_independence
 from clinalign.generation.adapters import add_lora
 from clinalign.generation.generator import Generator
@@ -126,7 +127,7 @@ def _loop(tuner: Tuner, watch: Watch | None, accelerator: Accelerator) -> dict[s
     config, run = tuner.config, tuner.run
     row: dict[str, Any] = (run.read_metrics() or [{"epoch": 0}])[-1]
     if watch is not None and tuner.epoch == 0:
-        watch.look(tuner, 0)
+        run.append_metrics({"epoch": 0, **watch.look(tuner, 0)})
     while tuner.epoch < config.train.epochs:
         epoch: Epoch = tuner.step()
         row = epoch.metrics
@@ -197,6 +198,9 @@ class Watch:
             accuracy = attribute_accuracy(self.evaluator, images, [r.case for r in self.requests])
             if accuracy is not None:
                 seen["evaluate/attribute_accuracy"] = accuracy
+        pairs = within_prompt_pairs(text_ids([r.case for r in self.requests]))
+        if len(pairs.first):
+            seen["evaluate/ms_ssim"] = float(prompt_means(ms_ssim(images.cpu(), pairs), pairs).mean())
         for name, value in seen.items():
             self.board.add_scalar(name, value, epoch)
         return seen

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from clinalign.core.config import read_value
 from clinalign.core.errors import UserError, nearest
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ def parse_settings(words: Iterable[str]) -> dict[str, Any]:
         if not sign or not name.strip():
             raise UserError(f"--set {word}: write it as name=value, for example prompt.sex=true")
         try:
-            settings[name.strip()] = yaml.safe_load(value)
+            settings[name.strip()] = read_value(value)
         except yaml.YAMLError:
             raise UserError(f"--set {word}: cannot read the value '{value}'") from None
     return settings
