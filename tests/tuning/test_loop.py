@@ -84,6 +84,8 @@ def test_a_constant_reward_moves_nothing(make_tuner: Callable[..., Any]) -> None
         ({}, 4 * 1 + 4 * 1 * 3),
         ({"rollout.guidance": 2.0}, 4 * 2 + 4 * 2 * 3),
         ({"objective.timestep_fraction": 0.5}, 4 + 2 * 3),
+        ({"objective.ignore_last": 1}, 4 + 3 * 3),
+        ({"objective.ratio_norm": True}, 4 + 4 * 3),
         ({"objective.kl": 0.1}, 4 + 4 * (3 + 1)),
     ],
 )

@@ -28,6 +28,9 @@ def config(**sections: dict[str, Any]) -> TuneConfig:
         ({"steps": 20, "guidance": 1.0}, {"timestep_fraction": 0.2}, 32),
         # and with a pass of the anchor for each trained step (q = 1): 20 + 4 * (3 + 1)
         ({"steps": 20, "guidance": 1.0}, {"timestep_fraction": 0.2, "kl": 0.01}, 36),
+        # the last five are not trained: 20 + 15 * 3; and of the others a fifth: 20 + 3 * 3
+        ({"steps": 20, "guidance": 1.0}, {"ignore_last": 5}, 65),
+        ({"steps": 20, "guidance": 1.0}, {"ignore_last": 5, "timestep_fraction": 0.2}, 29),
         # one step trained: 20 + 3
         ({"steps": 20, "guidance": 1.0}, {"timestep_fraction": 0.01}, 23),
     ],

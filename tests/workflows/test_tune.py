@@ -220,7 +220,9 @@ def test_a_bad_reward_ends_the_run_with_one_line(
     monkeypatch.setitem(REWARDS._entries, kind, lambda path, settings, device: bad_reward(kind))
     with pytest.raises(UserError, match=message):
         tune(small(tiny, {"rewards": [{"name": kind, "require_check": False}]}), tmp_path / "run")
-    assert RunFolder(tmp_path / "run").read_metrics() == []  # nothing was learned from it
+    assert not [
+        row for row in RunFolder(tmp_path / "run").read_metrics() if row["epoch"]
+    ]  # nothing was learned from it
 
 
 @pytest.mark.parametrize(

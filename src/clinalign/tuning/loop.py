@@ -228,7 +228,7 @@ class Tuner:
         self.optimizer.zero_grad(set_to_none=True)
         log = accumulate(
             self.generator, rollout, local, rows, steps.flatten(), self.replay, objective.clip_range, objective.kl,
-            objective.ratio_norm, max(1, total * steps.shape[1]), self.plan.micro_batch, self.anchor,
+            max(1, total * steps.shape[1]), self.plan.micro_batch, self.anchor, objective.ratio_norm,
         )  # fmt: skip
         sums = self.accelerator.reduce(log.sums().to(self.generator.device), "sum").cpu()
         worst = float(self.accelerator.gather(torch.tensor([log.worst], device=self.generator.device)).max())

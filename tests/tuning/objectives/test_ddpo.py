@@ -66,7 +66,7 @@ def test_normalised_log_ratio_is_the_published_one(reduction: Reduction) -> None
 
 
 def test_normalised_log_ratio_has_mean_zero_and_one_scale_on_the_old_policy() -> None:
-    # 4000 draws of a step that moved the mean by 0.1 everywhere: (mu - mu_old) . noise is N(0, 0.1^2 / 64) at any sigma,
+    # 4000 draws of a step that moved the mean by 0.1 everywhere: the result is N(0, 0.1^2 / 64) at any sigma,
     # so the mean lies within 4 standard errors of 0 and the spread within 5 % of 0.0125
     noise = torch.randn((4000, 1, 8, 8), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     for size in (0.04, 0.8):
