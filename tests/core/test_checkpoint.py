@@ -108,6 +108,13 @@ def test_the_oldest_are_pruned_by_number(tmp_path: Path, keep: int, left: list[s
     assert (tmp_path / "notes").is_dir()
 
 
+def test_what_a_killed_process_had_not_finished_goes_too(tmp_path: Path) -> None:
+    for name in ("epoch_00004", ".epoch_00005.k3j2", ".hidden"):
+        (tmp_path / name).mkdir()
+    prune_states(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "epoch_00004"]
+
+
 def test_prefixes() -> None:
     tensors = {"a.b": torch.ones(1)}
     both = {**with_prefix("w", tensors), **with_prefix("ww", {"c": torch.zeros(1)})}

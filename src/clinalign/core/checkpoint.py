@@ -46,7 +46,10 @@ def latest_state(parent: Path) -> Path | None:
 
 
 def prune_states(parent: Path, keep: int) -> None:
-    """Delete all but the ``keep`` newest checkpoints."""
+    """Delete all but the ``keep`` newest checkpoints, and what a killed process had not finished writing."""
+    for folder in parent.iterdir():
+        if re.match(r"\.[a-z]+_\d+\.", folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
     folders = [folder for folder in parent.iterdir() if re.fullmatch(r"[a-z]+_\d+", folder.name) and folder.is_dir()]
     folders.sort(key=lambda folder: int(folder.name.split("_")[1]))  # by number: 10000 comes after 9999
     for folder in folders[: max(0, len(folders) - keep)]:
