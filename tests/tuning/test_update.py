@@ -200,11 +200,11 @@ def test_the_anchor_of_full_weights_is_a_copy_that_is_put_back(make_tuner: Calla
 def test_ratio_norm_weighs_each_step_by_its_noise(tuner: Any) -> None:
     # on the old policy rho is 1 and its gradient that of the log-ratio, of which ratio_norm takes sigma times as much
     rollout, replay = draw(tuner)
-    step = torch.full((IMAGES,), 2)
+    step = torch.full((IMAGES,), 1)
     common = (rollout, GENTLE, torch.arange(IMAGES), step, replay, 0.1, 0.0, IMAGES, 4)
     _, plain = gradients(tuner, *common)
     _, weighed = gradients(tuner, *common, ratio_norm=True)
-    sigma = float(replay.schedule.sigma[2])
+    sigma = float(replay.schedule.sigma[1])
     assert 0.05 < sigma < 0.95
     for name, gradient in plain.items():
         torch.testing.assert_close(weighed[name], sigma * gradient, rtol=1e-3, atol=1e-6)

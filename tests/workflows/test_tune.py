@@ -83,7 +83,9 @@ def straight(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_run_folder(tiny: Any, straight: Path) -> None:
     from clinalign.generation.generator import Generator
 
-    rows = RunFolder(straight).read_metrics()
+    look, *rows = RunFolder(straight).read_metrics()
+    assert look["epoch"] == 0  # the model before tuning, with the same prompts and noise as every later look
+    assert set(look) == {"epoch", "evaluate/reward", "evaluate/ms_ssim"}
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     plan = dry_run(small(tiny))["plan"]
     # 8 images, 3 steps drawn and 2 trained, with guidance: 8 (2 * 3 + 2 * 2 * 3)
