@@ -322,6 +322,13 @@ def test_phantom_settings_reach_the_drawing() -> None:
     assert {item.text for item in items} == {"a dermoscopic image with melanoma (MEL)"}
 
 
+def test_a_power_of_ten_is_a_number() -> None:
+    # YAML 1.1 takes 3e-4 for a word
+    assert parse_settings(["learning_rate=3e-4", "epochs=3", "name=ham"]) == {
+        "learning_rate": 3e-4, "epochs": 3, "name": "ham",
+    }  # fmt: skip
+
+
 def test_correlations_are_pairs_and_may_hold_an_equals_sign() -> None:
     settings = parse_settings(["correlations.ink.skin_tone=V-VI=0.9", "skin_tones.I-II=0", "skin_tones.III-IV=0"])
     assert settings["correlations.ink.skin_tone=V-VI"] == 0.9

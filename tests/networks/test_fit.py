@@ -125,6 +125,10 @@ def test_augmentation_keeps_range_shape_and_chest_sides() -> None:
     ("changes", "message"),
     [
         ({"epochs": 0}, "epochs must be above 0"),
+        ({"epochs": "many"}, "epochs must be a whole number, got 'many'"),
+        ({"epochs": 2.5}, "epochs must be a whole number, got 2.5"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
+        ({"seconds": "long"}, "seconds must be a number, got 'long'"),
         ({"ema": 1.0}, "ema must lie in"),
         ({"seconds": 0.0}, "seconds must be above 0"),
         ({"augmentation": "dermoscopi"}, "did you mean 'dermoscopy'"),

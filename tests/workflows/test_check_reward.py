@@ -49,6 +49,13 @@ def test_a_sanity_reward_is_checked_by_name_and_needs_no_pass(data: Path) -> Non
     require_check(load_reward("brightness"), None)
 
 
+def test_a_reward_without_a_folder_must_be_vouched_for() -> None:
+    reward = load_reward("brightness")
+    vars(reward)["sanity"] = False  # a plug-in that is meant to be a reward
+    with pytest.raises(UserError, match=r"no folder that could hold the proof of its check: .* require_check to false"):
+        require_check(reward, None)
+
+
 def test_a_pass_holds_for_the_weights_that_were_checked(untrained: Path) -> None:
     reward = load_reward("attributes", untrained)
     with pytest.raises(UserError, match="was never checked: run 'clinalign reward check"):

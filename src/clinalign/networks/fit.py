@@ -89,14 +89,13 @@ class FitSettings:
             UserError: Naming the setting that is out of range.
         """
         for entry in fields(self):
-            value = getattr(self, entry.name)
-            numeric = entry.name == "seconds" or isinstance(entry.default, float)
+            value, numeric = getattr(self, entry.name), entry.name == "seconds" or isinstance(entry.default, float)
             wanted = (int, float) if numeric else type(entry.default)
-            if (value is None and entry.default is None) or (isinstance(value, wanted) and not isinstance(value, bool)):
+            if value is None and entry.default is None:
                 continue
-            raise UserError(
-                f"{entry.name} must be {'a number' if numeric else 'a value'} like {entry.default!r}, got {value!r}"
-            )
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                kind = "a number" if numeric else "a whole number" if wanted is int else "a word"
+                raise UserError(f"{entry.name} must be {kind}, got {value!r}")
         check_recipe(self.augmentation)
         for name in ("epochs", "batch_size", "learning_rate", "max_pos_weight"):
             if getattr(self, name) <= 0:
