@@ -116,7 +116,7 @@ class ObjectiveConfig(_Section):
     ignore_last: int = Field(
         default=0,
         ge=0,
-        description="last steps that are not trained (P: 0); their noise is so small that they drown the others (R: 2)",
+        description="last steps that are not trained (P: 0); without ratio_norm their tiny noise drowns the others",
     )
     ratio_norm: bool = Field(
         default=False,

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from clinalign.generation.ddim import Reduction, gaussian_log_prob
+from clinalign.generation.architecture import build_scheduler
+from clinalign.generation.ddim import Reduction, ddim_schedule, gaussian_log_prob
 from clinalign.tuning.objectives.ddpo import ddpo_loss, normalised_log_ratio
 
 RATIOS = torch.tensor([0.8, 0.95, 1.0, 1.05, 1.2], dtype=torch.float64)
@@ -75,3 +76,15 @@ def test_normalised_log_ratio_has_mean_zero_and_one_scale_on_the_old_policy() ->
         ratio = normalised_log_ratio(mean, sigma * noise, noise, sigma, "mean")
         assert abs(float(ratio.mean())) < 4 * 0.0125 / 4000**0.5
         assert float(ratio.std()) == pytest.approx(0.0125, rel=0.05)
+
+
+def test_without_it_the_step_before_the_last_drowns_the_others() -> None:
+    # The figures of docs/tune.md: |d mu / d prediction| / sigma of v-prediction on Stable Diffusion's schedule, 10 steps
+    schedule = ddim_schedule(build_scheduler(), 10, 1.0)
+    alpha_t, alpha_s, sigma = schedule.alpha_t, schedule.alpha_s, schedule.sigma
+    moved = ((1 - alpha_s - sigma**2).clamp(min=0) * alpha_t).sqrt() - (alpha_s * (1 - alpha_t)).sqrt()
+    plain = (moved.abs() / sigma).tolist()
+    assert plain == pytest.approx([0.15, 0.22, 0.30, 0.40, 0.51, 0.64, 0.81, 1.15, 7.86, 1.0], abs=0.006)
+    assert plain[8] ** 2 / sum(value**2 for value in plain) > 0.9  # its share of the gradient's variance
+    normalised = moved.abs()
+    assert float(normalised[8] ** 2 / normalised.square().sum()) < 0.25
