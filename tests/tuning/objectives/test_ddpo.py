@@ -79,7 +79,7 @@ def test_normalised_log_ratio_has_mean_zero_and_one_scale_on_the_old_policy() ->
 
 
 def test_without_it_the_step_before_the_last_drowns_the_others() -> None:
-    # The figures of docs/tune.md: |d mu / d prediction| / sigma of v-prediction on Stable Diffusion's schedule, 10 steps
+    # Figures of docs/tune.md: |d mu / d prediction| / sigma of v-prediction on Stable Diffusion's schedule, 10 steps
     schedule = ddim_schedule(build_scheduler(), 10, 1.0)
     alpha_t, alpha_s, sigma = schedule.alpha_t, schedule.alpha_s, schedule.sigma
     moved = ((1 - alpha_s - sigma**2).clamp(min=0) * alpha_t).sqrt() - (alpha_s * (1 - alpha_t)).sqrt()
