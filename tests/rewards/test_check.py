@@ -113,10 +113,14 @@ def test_a_reward_that_depends_on_the_batch_is_caught() -> None:
 
 def test_a_saturated_reward_is_caught() -> None:
     def saturated(images: torch.Tensor, cases: Sequence[Case]) -> torch.Tensor:
-        values = (seeing(images, cases) > 0).float()
-        return torch.where(torch.tensor([case.case_id == "0" for case in cases]), 0.0, values)
+        return torch.where(torch.tensor([case.case_id == "0" for case in cases]), 0.0, torch.ones(len(images)))
 
-    assert "saturated: 98% of real images" in reasons(saturated)
+    assert "saturated: 98% of real images, with right and wrong labels, have the same" in reasons(saturated)
+
+
+def test_a_reward_that_is_never_wrong_is_not_saturated() -> None:
+    # every real image with its right label scores 1, and with a wrong one 0: nothing better can be asked
+    assert "saturated" not in reasons(lambda images, cases: (seeing(images, cases) > 0).float())
 
 
 def test_nan_on_real_images_is_caught() -> None:

@@ -86,14 +86,17 @@ def examine(
     if len(images) < 8 or len(images) != len(cases):
         raise UserError(f"a reward check needs 8 images or more and their cases, got {len(images)} and {len(cases)}")
     report = CheckReport(str(getattr(reward, "name", "reward")), str(getattr(reward, "identity", "")), len(images))
+    random = np.random.default_rng(derive_seed(seed, "wrong labels"))
+    names = sorted({name for case in cases for name, answer in case.attributes.items() if answer is not None})
+    wrong_cases = [flip(case, names, exclusive or {}, random) for case in cases]
     try:
-        right = _behaviour(report, reward, images, cases)
+        right, wrong = _behaviour(report, reward, images, cases, wrong_cases)
         if getattr(reward, "sanity", False):
             report.warnings.append(
                 "a sanity reward: it does not look at the labels and says nothing about an image's worth"
             )
         else:
-            _preferences(report, reward, images, cases, right, exclusive or {}, seed)
+            _preferences(report, reward, images, cases, wrong_cases, right, wrong, exclusive or {}, random, seed)
     except UserError as error:
         report.reasons.append(str(error))
     except Exception as error:  # a foreign reward may raise anything; here that is a finding
@@ -109,8 +112,10 @@ def _score(reward: Reward, images: torch.Tensor, cases: Sequence[Case]) -> Rewar
     return RewardResult(result.values.cpu(), result.valid.cpu())
 
 
-def _behaviour(report: CheckReport, reward: Reward, images: torch.Tensor, cases: Sequence[Case]) -> RewardResult:
-    """Look at range, ties, determinism and batch size; return the scores of real images with right labels."""
+def _behaviour(
+    report: CheckReport, reward: Reward, images: torch.Tensor, cases: Sequence[Case], wrong_cases: Sequence[Case]
+) -> tuple[RewardResult, RewardResult]:
+    """Look at range, ties, determinism and batch size; return the scores with right and with wrong labels."""
     with torch.no_grad():
         raw = reward(images, cases)
     right = checked_result(reward.name, raw, len(images))
@@ -120,15 +125,20 @@ def _behaviour(report: CheckReport, reward: Reward, images: torch.Tensor, cases:
         raise UserError(
             f"reward '{report.reward}' finds no case that it can score: do its attributes occur in this data?"
         )
+    wrong = _score(reward, images, wrong_cases)
     values = right.values[right.valid]
+    # A good reward may well give every real image with its right label the highest score: whether it can say anything
+    # else shows with wrong labels.
+    both = torch.cat([values, wrong.values[wrong.valid]])
     _, counts = torch.unique(values, return_counts=True)
     pairs = len(values) * (len(values) - 1) / 2
-    saturated = max(int((values == edge).sum()) for edge in (values.min(), values.max())) / len(values)
+    saturated = max(int((both == edge).sum()) for edge in (both.min(), both.max())) / len(both)
     report.numbers = {
         "minimum": values.min().item(),
         "maximum": values.max().item(),
         "mean": values.mean().item(),
         "std": values.std(correction=0).item(),
+        "spread": both.std(correction=0).item(),
         "distinct": len(counts),
         "tied": float((counts * (counts - 1) / 2).sum()) / max(pairs, 1.0),
         "saturated": saturated,
@@ -137,23 +147,27 @@ def _behaviour(report: CheckReport, reward: Reward, images: torch.Tensor, cases:
     }
     if not_finite:
         report.reasons.append(f"it returned NaN or infinity for {not_finite} of {len(images)} real images")
-        return right
-    if len(counts) == 1:
-        report.reasons.append(f"it is constant: all {len(values)} real images score {values[0].item():g}")
-        return right
+        return right, wrong
+    if len(both.unique()) == 1:
+        report.reasons.append(
+            f"it is constant: all {len(values)} real images score {values[0].item():g}, with right and wrong labels"
+        )
+        return right, wrong
     first, second = (_score(reward, images[:FEW], cases[:FEW]) for _ in range(2))
     if not torch.equal(first.values, second.values) or not torch.equal(first.valid, second.valid):
         report.reasons.append("it is not deterministic: the same images got other scores the second time")
     else:
         _look_at_batches(report, reward, images, cases, right)
     if saturated > SATURATED:
-        report.reasons.append(f"it is saturated: {saturated:.0%} of real images have the same extreme score")
+        report.reasons.append(
+            f"it is saturated: {saturated:.0%} of real images, with right and wrong labels, have the same extreme score"
+        )
     elif report.numbers["tied"] > OFTEN_TIED:
         tied = report.numbers["tied"]
         report.warnings.append(f"{tied:.0%} of pairs tie: groups without a winner teach nothing; try a soft score")
     if report.numbers["invalid"] > 0:
         report.warnings.append(f"{report.numbers['invalid']:.0%} of the cases got no valid score and would be masked")
-    return right
+    return right, wrong
 
 
 def _look_at_batches(
@@ -165,10 +179,10 @@ def _look_at_batches(
     change = (torch.cat([result.values for result in single]) - right.values[:8])[both].abs()
     largest = change.max().item() if len(change) else 0.0
     report.numbers["batch_size_effect"] = largest
-    if largest > BATCH_TOLERANCE * report.numbers["std"]:
+    if largest > BATCH_TOLERANCE * report.numbers["spread"]:
         report.reasons.append(
             f"it depends on the batch: an image alone scores up to {largest:g} differently "
-            f"(spread {report.numbers['std']:g})"
+            f"(spread {report.numbers['spread']:g})"
         )
 
 
@@ -177,18 +191,18 @@ def _preferences(
     reward: Reward,
     images: torch.Tensor,
     cases: Sequence[Case],
+    wrong_cases: Sequence[Case],
     right: RewardResult,
+    wrong: RewardResult,
     exclusive: Mapping[str, Sequence[str]],
+    random: np.random.Generator,
     seed: int,
 ) -> None:
     """Set real images with right labels against wrong labels and against worthless images."""
-    if report.numbers["distinct"] == 1 or report.numbers["not_finite"]:
+    if report.numbers["spread"] == 0 or report.numbers["not_finite"]:
         return  # it prefers nothing, or cannot be asked; said already
-    random = np.random.default_rng(derive_seed(seed, "wrong labels"))
-    names = sorted({name for case in cases for name, answer in case.attributes.items() if answer is not None})
-    wrong_cases = [flip(case, names, exclusive, random) for case in cases]
-    report.separation["wrong_label"] = _separation(right, _score(reward, images, wrong_cases))
-    for name in names:
+    report.separation["wrong_label"] = _separation(right, wrong)
+    for name in sorted({name for case in cases for name, answer in case.attributes.items() if answer is not None}):
         rows = [i for i, case in enumerate(cases) if case.attributes.get(name) is not None][:FEW]
         others = _score(reward, images[rows], [flip(cases[i], [name], exclusive, random) for i in rows])
         report.attributes[name] = _wins(RewardResult(right.values[rows], right.valid[rows]), others)
