@@ -322,6 +322,14 @@ def test_phantom_settings_reach_the_drawing() -> None:
     assert {item.text for item in items} == {"a dermoscopic image with melanoma (MEL)"}
 
 
+def test_chest_phantoms_can_name_their_findings_alone() -> None:
+    settings = parse_settings(["prompt.report=false", "prevalence.effusion=1", "prevalence.nodule=0"])
+    for item in SOURCES.get("phantom-cxr")(options(cases=8, settings=settings)).items():
+        named = [name for name, answer in item.attributes.items() if answer]
+        assert item.text == " ".join(["Frontal chest radiograph.", *(f"{name.capitalize()}." for name in named)])
+        assert "effusion" in named
+
+
 def test_a_power_of_ten_is_a_number() -> None:
     # YAML 1.1 takes 3e-4 for a word
     assert parse_settings(["learning_rate=3e-4", "epochs=3", "name=ham"]) == {

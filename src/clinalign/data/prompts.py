@@ -64,6 +64,17 @@ class PromptSettings:
         return tuple(name for name in attributes if name in spoken)
 
 
+@dataclass(frozen=True)
+class ChestPromptSettings:
+    """What the text of a chest film is.
+
+    Attributes:
+        report: The report, with side, zone and size of what is seen; otherwise the findings' names alone.
+    """
+
+    report: bool = True
+
+
 def skin_prompt(
     attributes: Labels, subgroups: Subgroups | None = None, settings: PromptSettings = PromptSettings()
 ) -> str:

@@ -148,7 +148,7 @@ def _behaviour(
     if not_finite:
         report.reasons.append(f"it returned NaN or infinity for {not_finite} of {len(images)} real images")
         return right, wrong
-    if len(both.unique()) == 1:
+    if report.numbers["spread"] == 0:
         report.reasons.append(
             f"it is constant: all {len(values)} real images score {values[0].item():g}, with right and wrong labels"
         )
@@ -202,7 +202,7 @@ def _preferences(
     if report.numbers["spread"] == 0 or report.numbers["not_finite"]:
         return  # it prefers nothing, or cannot be asked; said already
     report.separation["wrong_label"] = _separation(right, wrong)
-    for name in sorted({name for case in cases for name, answer in case.attributes.items() if answer is not None}):
+    for name in sorted({name for case in cases for name, answer in case.attributes.items() if answer}):
         rows = [i for i, case in enumerate(cases) if case.attributes.get(name) is not None][:FEW]
         others = _score(reward, images[rows], [flip(cases[i], [name], exclusive, random) for i in rows])
         report.attributes[name] = _wins(RewardResult(right.values[rows], right.valid[rows]), others)

@@ -8,7 +8,7 @@ from functools import partial
 from clinalign.core.errors import UserError
 from clinalign.core.seeds import derive_seed
 from clinalign.data.phantoms.types import Phantom
-from clinalign.data.prompts import PromptSettings, skin_prompt
+from clinalign.data.prompts import ChestPromptSettings, PromptSettings, chest_prompt, skin_prompt
 from clinalign.data.sources.base import Item, Picture, SourceInfo, SourceOptions
 from clinalign.data.sources.settings import apply_settings, split_settings
 
@@ -83,10 +83,16 @@ def phantom_skin(options: SourceOptions) -> PhantomSource:
 
 
 def phantom_cxr(options: SourceOptions) -> PhantomSource:
-    """Chest phantoms with their reports. Settings: the fields of ``CxrSettings``."""
+    """Chest phantoms. Settings: ``prompt.report`` and the fields of ``CxrSettings``, e.g. ``prevalence.effusion``.
+
+    With ``prompt.report=false`` a text names the findings alone, as those of ``nih-cxr14`` do, without side, zone and
+    size: a few distinct prompts in place of hundreds.
+    """
     from clinalign.data.phantoms.cxr import CxrSettings, draw_cxr
 
-    settings = apply_settings(CxrSettings(), options.settings, "phantom-cxr")
+    words, others = split_settings(options.settings, "prompt")
+    prompt = apply_settings(ChestPromptSettings(), words, "phantom-cxr", "prompt.")
+    settings = apply_settings(CxrSettings(), others, "phantom-cxr")
     first = draw_cxr(0, options.image_size, settings=settings)
     info = SourceInfo(
         name="phantom-cxr",
@@ -97,12 +103,18 @@ def phantom_cxr(options: SourceOptions) -> PhantomSource:
         attribute_names=tuple(first.attributes),
         subgroup_names=tuple(first.subgroups),
     )
-    return PhantomSource(info, lambda seed: draw_cxr(seed, options.image_size, settings=settings), _report, options)
+    write = _report if prompt.report else _findings
+    return PhantomSource(info, lambda seed: draw_cxr(seed, options.image_size, settings=settings), write, options)
 
 
 def _drawn(picture: Picture) -> Picture:
     """Give back a picture that is already there."""
     return picture
+
+
+def _findings(phantom: Phantom) -> str:
+    """The findings of a chest phantom, without their places."""
+    return chest_prompt(phantom.attributes)
 
 
 def _report(phantom: Phantom) -> str:
