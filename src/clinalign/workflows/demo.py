@@ -33,8 +33,6 @@ class DemoSettings:
         reward_epochs: Passes over the data for the reward.
         evaluator_epochs: The same for the evaluator, a smaller network on less data.
         epochs: Of tuning.
-        prompts: ``texts`` or ``cases``; see the config of ``tune``.
-        advantage: Estimator of advantages.
         evaluated: Test cases on which base, tuned and real pictures are compared.
     """
 
@@ -47,8 +45,6 @@ class DemoSettings:
     reward_epochs: int = 18
     evaluator_epochs: int = 60
     epochs: int = 16
-    prompts: str = "texts"
-    advantage: str = "per_prompt_running"
     evaluated: int = 300
 
 
@@ -60,11 +56,11 @@ _SKIN = {
 }  # fmt: skip
 _CHEST = {
     "prevalence.cardiomegaly": 0.4, "prevalence.effusion": 0.4, "prevalence.consolidation": 0.35,
-    "prevalence.device": 0.3, "prevalence.pneumothorax": 0, "prevalence.nodule": 0,
+    "prevalence.device": 0.3, "prevalence.pneumothorax": 0, "prevalence.nodule": 0, "prompt.report": False,
 }  # fmt: skip
 DEMOS = {
     "skin": DemoSettings("phantom-skin", _SKIN),
-    "cxr": DemoSettings("phantom-cxr", _CHEST, prompts="cases", advantage="group"),
+    "cxr": DemoSettings("phantom-cxr", _CHEST),
 }
 
 
@@ -72,7 +68,7 @@ def demo_config(out: Path, settings: DemoSettings, seed: int) -> dict[str, Any]:
     """Return the tuning config of the demo, as plain values: RL4Med-DDPO at the size of a laptop."""
     return {
         "seed": seed,
-        "data": {"path": str(out / "data"), "split": "train", "prompts": settings.prompts},
+        "data": {"path": str(out / "data"), "split": "train", "prompts": "texts"},
         "generator": {"model": str(out / "base"), "adapter": {"kind": "lora", "rank": 8, "targets": "attention"}},
         "rollout": {"steps": 10, "eta": 1.0, "guidance": 1.0, "images_per_prompt": 8, "prompts_per_epoch": 12},
         "rewards": [
@@ -83,9 +79,9 @@ def demo_config(out: Path, settings: DemoSettings, seed: int) -> dict[str, Any]:
                 "settings": {"score": "log_likelihood", "clip": 0.05},
             }
         ],
-        "advantage": {"name": settings.advantage, "min_count": 8},
-        "objective": {"name": "ddpo", "clip_range": 1.0e-3, "ignore_last": 3, "ratio_norm": True},
-        "train": {"epochs": settings.epochs, "updates_per_epoch": 2, "learning_rate": 8.0e-3},
+        "advantage": {"name": "per_prompt_running", "min_count": 8},
+        "objective": {"name": "ddpo", "clip_range": 1.0e-3, "ratio_norm": True},
+        "train": {"epochs": settings.epochs, "updates_per_epoch": 2, "learning_rate": 4.0e-3},
         "evaluate": {"every": 4},
     }
 
