@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 
+from clinalign.core.config import TrainConfig
 from clinalign.core.errors import UserError
 from clinalign.core.types import Case, RewardResult
+from clinalign.tuning.loop import learning_rate_at
 
 TOY = {
     "rollout.images_per_prompt": 8,
@@ -156,3 +159,20 @@ def test_steps_without_noise_are_refused(make_tuner: Callable[..., Any]) -> None
         make_tuner({}, change_generator=end_without_noise)
     with pytest.raises(UserError, match=r"rollout\.steps 1000: the model knows 1000 noise levels"):
         make_tuner({"rollout.steps": 1000})
+
+
+def test_the_learning_rate_stays_or_falls_along_a_cosine() -> None:
+    constant = TrainConfig(epochs=4, learning_rate=0.1)
+    assert [learning_rate_at(constant, done) for done in (0, 2, 4)] == [0.1] * 3
+    falling = TrainConfig(epochs=4, learning_rate=0.1, decay="cosine")
+    # 0.1 (1 + cos(pi x)) / 2 at x = 0, 1/4, 1/2, 1; a run that goes on past its end stays at 0
+    wanted = [0.1, 0.05 * (1 + math.sqrt(0.5)), 0.05, 0.0, 0.0]
+    assert [learning_rate_at(falling, done) for done in (0, 1, 2, 4, 5)] == pytest.approx(wanted, abs=1e-12)
+
+
+def test_updates_are_made_at_the_rate_of_their_place(make_tuner: Callable[..., Any]) -> None:
+    tuner = make_tuner({"train.decay": "cosine", "train.epochs": 2, "train.updates_per_epoch": 2})
+    run(tuner, 1)
+    assert tuner.optimizer.param_groups[0]["lr"] == learning_rate_at(tuner.config.train, 0.5)  # the second of the epoch
+    run(tuner, 1)
+    assert tuner.optimizer.param_groups[0]["lr"] == learning_rate_at(tuner.config.train, 1.5)

@@ -133,6 +133,9 @@ class TrainConfig(_Section):
         default=2, ge=1, description="optimiser steps an epoch; each image is used in one (P)"
     )
     learning_rate: float = Field(default=3e-4, gt=0)
+    decay: Literal["none", "cosine"] = Field(
+        default="none", description="of the learning rate: none (P), or along a cosine to 0 at the end (R: short runs)"
+    )
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=1e-4, ge=0)
     epsilon: float = Field(default=1e-8, gt=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from clinalign.core.checkpoint import (
     with_prefix,
     without_prefix,
 )
-from clinalign.core.config import TuneConfig
+from clinalign.core.config import TrainConfig, TuneConfig
 from clinalign.core.errors import UserError
 from clinalign.core.runs import RunFolder
 from clinalign.core.types import Reward, RewardResult
@@ -234,10 +235,12 @@ class Tuner:
         worst = float(self.accelerator.gather(torch.tensor([log.worst], device=self.generator.device)).max())
         if update == 0:
             check_first_update(worst, self.replay, rollout.latents[0, 0].numel(), self.generator.device.type)
-        norm = self._apply_gradients() if total else 0.0
+        norm = (
+            self._apply_gradients(learning_rate_at(self.config.train, epoch - 1 + update / updates)) if total else 0.0
+        )
         return self._update_log(sums, worst, norm)
 
-    def _apply_gradients(self) -> float:
+    def _apply_gradients(self, learning_rate: float) -> float:
         """Sum the gradients over processes, clip, step, average. Returns the norm before clipping."""
         parameters = list(self.parameters.values())
         for parameter in parameters:  # a process without rows has no gradient, yet takes part in the sum
@@ -254,6 +257,8 @@ class Tuner:
                 f"the gradient is not finite in epoch {self.epoch + 1}: "
                 "lower train.learning_rate, or use train.precision fp32"
             )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
         self.optimizer.step()
         self.average.update(self.parameters)
         return norm
@@ -309,6 +314,13 @@ class Tuner:
         restore_optimizer(self.optimizer, without_prefix("optimizer", tensors))
         self.estimator.restore(info["advantage"])
         self.epoch, self.evaluations = info["epoch"], info["evaluations"]
+
+
+def learning_rate_at(train: TrainConfig, epochs_done: float) -> float:
+    """Return the learning rate of the update after ``epochs_done`` epochs; it depends on nothing else."""
+    if train.decay == "none":
+        return train.learning_rate
+    return 0.5 * train.learning_rate * (1 + math.cos(math.pi * min(1.0, epochs_done / train.epochs)))
 
 
 def trainable_parameters(generator: Generator) -> dict[str, torch.nn.Parameter]:
