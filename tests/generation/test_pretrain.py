@@ -33,6 +33,14 @@ def test_min_snr_weights_worked_by_hand() -> None:
         assert torch.equal(min_snr_weight(alpha, 0.0, prediction_type), torch.ones(2))
 
 
+def test_noisy_steps_keep_their_weight() -> None:
+    # SNR = 9, 1 and 1/99; of v-prediction: min(SNR + 1, 6) / (SNR + 1)
+    alpha = torch.tensor([0.9, 0.5, 0.01]).reshape(3, 1, 1, 1)
+    torch.testing.assert_close(min_snr_weight(alpha, 5.0, "v_prediction", True), torch.tensor([0.6, 1.0, 1.0]))
+    assert float(min_snr_weight(alpha, 5.0, "v_prediction")[2]) == pytest.approx(0.01, rel=1e-3)
+    assert torch.equal(min_snr_weight(alpha, 5.0, "epsilon", True), min_snr_weight(alpha, 5.0, "epsilon"))
+
+
 def latents(rows: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
     return torch.ones((len(rows), 4, 8, 8)) * rows.reshape(-1, 1, 1, 1) / 4
 

@@ -52,6 +52,9 @@ def base_command(
     caption_dropout: Annotated[
         float, typer.Option("--caption-dropout", min=0.0, max=1.0, help="Share of captions left out, for guidance.")
     ] = 0.1,
+    noisy_steps: Annotated[
+        bool, typer.Option("--noisy-steps", help="Full loss weight at high noise: texts sooner, textures later.")
+    ] = False,
     width: Annotated[int, typer.Option("--width", min=16, help="First width of the denoiser, from scratch only.")] = 64,
     split: Annotated[str, typer.Option("--split", help="Split trained on.")] = "train",
     seed: Annotated[int, typer.Option("--seed", help="Of everything drawn.")] = 0,
@@ -69,6 +72,7 @@ def base_command(
         batch_size=batch_size,
         learning_rate=learning_rate,
         caption_dropout=caption_dropout,
+        noisy_steps=noisy_steps,
         width=width,
         split=split,
         seed=seed,

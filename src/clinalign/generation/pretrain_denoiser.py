@@ -41,6 +41,7 @@ class DenoiserTraining:
         weight_decay: Of AdamW.
         caption_dropout: Share of captions replaced by the empty one, so that guidance works (R).
         snr_gamma: Min-SNR weight of the loss (arXiv 2303.09556); 0 switches it off.
+        noisy_steps: Give the noisiest steps of v-prediction their full weight (see :func:`min_snr_weight`).
         ema_decay: Decay of the weight average that is saved.
         grad_clip: Largest gradient norm.
         checkpoint_every: Steps between checkpoints.
@@ -53,6 +54,7 @@ class DenoiserTraining:
     weight_decay: float = 1e-2
     caption_dropout: float = 0.1
     snr_gamma: float = 5.0
+    noisy_steps: bool = False
     ema_decay: float = 0.999
     grad_clip: float = 1.0
     checkpoint_every: int = 500
@@ -77,13 +79,19 @@ def velocity_target(
     return latents
 
 
-def min_snr_weight(alpha: torch.Tensor, gamma: float, prediction_type: str) -> torch.Tensor:
-    """Return the Min-SNR loss weight (arXiv 2303.09556, section 3.4) of each sample, ``(N,)``; ones when gamma is 0."""
+def min_snr_weight(alpha: torch.Tensor, gamma: float, prediction_type: str, noisy_steps: bool = False) -> torch.Tensor:
+    """Return the Min-SNR loss weight (arXiv 2303.09556, section 3.4) of each sample, ``(N,)``; ones when gamma is 0.
+
+    For v-prediction the published weight ``min(SNR, gamma) / (SNR + 1)`` goes to 0 with the SNR, at the steps that
+    decide what the picture shows. ``noisy_steps`` takes ``min(SNR + 1, gamma + 1) / (SNR + 1)`` (R): 1 up to an SNR
+    of gamma, and falling beyond it as before.
+    """
     snr = (alpha / (1 - alpha)).flatten()
     if gamma <= 0:
         return torch.ones_like(snr)
     clipped = snr.clamp(max=gamma)
-    return {"epsilon": clipped / snr, "v_prediction": clipped / (snr + 1)}.get(prediction_type, clipped)
+    velocity = clipped + 1 if noisy_steps else clipped
+    return {"epsilon": clipped / snr, "v_prediction": velocity / (snr + 1)}.get(prediction_type, clipped)
 
 
 def train_denoiser(
@@ -163,7 +171,7 @@ def train_denoiser(
             noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
             prediction = generator.unet(noisy, timesteps, condition).sample
         target = velocity_target(clean, noise, alpha, generator.prediction_type)
-        weight = min_snr_weight(alpha, settings.snr_gamma, generator.prediction_type)
+        weight = min_snr_weight(alpha, settings.snr_gamma, generator.prediction_type, settings.noisy_steps)
         loss = (weight * (prediction.float() - target).square().flatten(1).mean(1)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -46,6 +46,7 @@ class BaseSettings:
         batch_size: Pictures a step.
         learning_rate: Peak; ``None`` takes 2e-3 from scratch and 1e-5 for fine-tuning.
         caption_dropout: Share of captions left out, for guidance.
+        noisy_steps: Give the noisiest steps full weight in the loss: texts are learnt sooner, textures later.
         width: First width of the denoiser, from scratch only; the second level has twice as much.
         split: Split trained on.
         seed: Of everything drawn.
@@ -59,6 +60,7 @@ class BaseSettings:
     batch_size: int = 32
     learning_rate: float | None = None
     caption_dropout: float = 0.1
+    noisy_steps: bool = False
     width: int = 64
     split: str = "train"
     seed: int = 0
@@ -112,6 +114,7 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or (2e-3 if fresh else 1e-5),
         caption_dropout=settings.caption_dropout,
+        noisy_steps=settings.noisy_steps,
         ema_decay=0.999 if fresh else 0.9999,
         precision=settings.precision,
     )
