@@ -5,6 +5,7 @@ import json
 import os
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -106,21 +107,24 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
         assert caught.value is error
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """No file may grow past 4 kB; unlike a full disk this needs no privilege, and every writer meets it alike."""
+    """No file may grow past 4 kB; unlike a full disk this needs no privilege, and every writer meets it alike.
+
+    It holds for pytest's own output too, which may go to a file: put nothing but the write inside.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_disk_that_fills_up_under_safetensors_is_told(
-    tmp_path: Path, small_disk: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fills_up_under_safetensors_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # safetensors raises its own error, not an OSError. Here the system says "too large" (27) in place of "no space".
     monkeypatch.setattr(files.errno, "ENOSPC", errno.EFBIG)
-    with pytest.raises(UserError, match=r"no space left while writing .*epoch_0001"):
+    with pytest.raises(UserError, match=r"no space left while writing .*epoch_0001"), small_disk():
         save_state(tmp_path / "epoch_0001", {"weights": torch.zeros(10_000)}, {})
     assert list(tmp_path.iterdir()) == []
 
