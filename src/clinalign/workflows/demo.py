@@ -44,7 +44,7 @@ class DemoSettings:
     width: int = 48
     reward_epochs: int = 18
     evaluator_epochs: int = 60
-    epochs: int = 30
+    epochs: int = 20
     evaluated: int = 300
 
 
@@ -81,8 +81,8 @@ def demo_config(out: Path, settings: DemoSettings, seed: int) -> dict[str, Any]:
         ],
         "advantage": {"name": "per_prompt_running", "min_count": 8},
         "objective": {"name": "ddpo", "clip_range": 1.0e-3, "ratio_norm": True},
-        "train": {"epochs": settings.epochs, "updates_per_epoch": 2, "learning_rate": 6.0e-3, "decay": "cosine"},
-        "evaluate": {"every": 6},
+        "train": {"epochs": settings.epochs, "updates_per_epoch": 2, "learning_rate": 8.0e-3, "decay": "cosine"},
+        "evaluate": {"every": 5},
     }
 
 
