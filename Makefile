@@ -12,7 +12,7 @@ READY := $(VENV)/.installed
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[dev,fidelity]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[dev,fidelity,cxr]"
 	touch $(READY)
 
 demo: $(READY)

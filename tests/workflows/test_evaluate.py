@@ -280,7 +280,9 @@ def test_no_gap_is_no_number() -> None:
     entries, notes = change_entries(base, tuned, real, instruments())
     assert "gap/attribute_accuracy_closed" not in entries
     assert "no gap to close" in notes[0]
-    _, notes = change_entries(measured(cases, 1, features), tuned, real, instruments())
+    # one wrong picture of 20: a third of the resamples miss it and have no gap; they are left out, not infinite
+    entries, notes = change_entries(measured(cases, 1, features), tuned, real, instruments())
+    json.dumps(entries["gap/attribute_accuracy_closed"], allow_nan=False)
     assert "within chance" in notes[0]
 
 

@@ -80,11 +80,16 @@ def _alignment(base: Measured, tuned: Measured, real: Measured, instruments: Ins
     if room.value <= 0:
         notes.append("real images keep their prompts no better than the base model's: there is no gap to close")
     else:
-        closed = bootstrap(lambda weights: weighted_mean(t - b, weights) / gap(weights), count, **keyword)
+        closed = bootstrap(lambda weights: _share(weighted_mean(t - b, weights), gap(weights)), count, **keyword)
         estimates["gap/attribute_accuracy_closed"] = closed
         if room.ci95[0] <= 0:
             notes.append("the gap between base model and real images is within chance, so the share closed is not sure")
     return {key: {**estimate.to_json(), "evaluator": evaluator} for key, estimate in estimates.items()}, notes
+
+
+def _share(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """Return ``part / whole``, NaN (left out of the interval) where a resample has no gap at all."""
+    return torch.where(whole == 0, torch.nan, part / whole)
 
 
 def _complete(measured: Measured, instruments: Instruments, cases: int) -> torch.Tensor:
