@@ -21,7 +21,7 @@ STATE = "demo.json"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Sizes of the demo for one modality; measured to fit in six minutes on two cores.
+    """Sizes of the demo for one modality; measured to take eight minutes on two cores without AVX-512.
 
     Attributes:
         source: Phantom that is drawn.
