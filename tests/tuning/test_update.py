@@ -210,6 +210,18 @@ def test_ratio_norm_weighs_each_step_by_its_noise(tuner: Any) -> None:
         torch.testing.assert_close(weighed[name], sigma * gradient, rtol=1e-3, atol=1e-6)
 
 
+def test_the_distance_to_the_old_policy_does_not_depend_on_the_scale_of_the_loss(tuner: Any) -> None:
+    rollout, replay = draw(tuner)
+    perturb(tuner, 0.02)
+    common = (rollout, GENTLE, SAMPLES, AT, replay, 0.1, 0.0, IMAGES * STEPS, 5)
+    logs = [gradients(tuner, *common, ratio_norm=normed)[0] for normed in (False, True)]
+    with torch.no_grad():
+        log_prob, _, _ = replay_log_prob(tuner.generator, rollout, SAMPLES, AT, replay)
+    wanted = float(0.5 * (log_prob - rollout.log_probs[SAMPLES, AT]).square().sum())
+    assert wanted > 0
+    assert [log.kl_old for log in logs] == pytest.approx([wanted] * 2, rel=1e-3)
+
+
 def test_steps_are_chosen_for_each_sample_whatever_the_process() -> None:
     whole = choose_steps(0, 3, [0, 1, 2, 3, 4], 10, 0.4)
     assert whole.shape == (5, 4)

@@ -183,21 +183,21 @@ def test_wrong_settings_are_refused_before_the_folder_is_taken(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_of_another_size_is_refused(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("pixels", "fine_tuned", "message"),
+    [
+        (32, True, r"the model draws 16 px and .* has 32 px: prepare .* --image-size 16"),
+        (40, False, r"images of 40 px cannot be trained from scratch: sizes are 16, 32"),
+    ],
+)
+def test_a_size_that_does_not_fit_is_refused(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixels: int, fine_tuned: bool, message: str
+) -> None:
     opened = PreparedDataset.open(tiny.data)
-    opened.image_size = 32
+    opened.image_size = pixels
     monkeypatch.setattr(PreparedDataset, "open", lambda path: opened)
-    with pytest.raises(UserError, match=r"the model draws 16 px and .* has 32 px: prepare .* --image-size 16"):
-        train_base(tiny.data, tmp_path / "out", replace(SETTINGS, from_model=str(tiny.model)))
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_size_that_cannot_be_built_is_refused(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = PreparedDataset.open(tiny.data)
-    opened.image_size = 40
-    monkeypatch.setattr(PreparedDataset, "open", lambda path: opened)
-    with pytest.raises(UserError, match=r"images of 40 px cannot be trained from scratch: sizes are 16, 32"):
-        train_base(tiny.data, tmp_path / "out", SETTINGS)
+    with pytest.raises(UserError, match=message):
+        train_base(tiny.data, tmp_path / "out", replace(SETTINGS, from_model=str(tiny.model) if fine_tuned else None))
     assert not (tmp_path / "out").exists()
 
 

@@ -56,7 +56,7 @@ class UpdateLog:
         loss: Sum of the loss's rows, already divided by the global count.
         ratio: Sum of importance ratios.
         clipped: Rows outside the clip range.
-        kl_old: Sum of the estimates against the policy that drew the sample.
+        kl_old: Sum of 0.5 (log rho)^2, an estimate of the distance to the policy that drew the sample.
         kl_anchor: Sum of the closed-form KL to the anchor, where it is part of the loss.
         worst: Largest |log-ratio|.
         evaluations: Network evaluations, forward and backward counted as three.
@@ -171,8 +171,9 @@ def accumulate(
         log.loss += float(loss.detach()) / count
         log.ratio += float(terms.ratio.sum())
         log.clipped += float(terms.clipped.sum())
-        log.kl_old += float(terms.kl_old.sum())
-        worst = float(plain.detach().abs().max())
+        moved = plain.detach()  # of the policies themselves, whatever scale the loss has
+        log.kl_old += float(0.5 * moved.square().sum())
+        worst = float(moved.abs().max())
         log.worst = max(log.worst, worst) if math.isfinite(worst) else math.inf  # max() would let NaN through
     return log
 

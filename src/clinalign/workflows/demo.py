@@ -48,7 +48,7 @@ class DemoSettings:
     evaluated: int = 300
 
 
-# Two minutes of training teach a base model what is large or frequent. What it never draws cannot be rewarded, so the
+# Some minutes of training teach a base model what is large or frequent. What it never draws cannot be rewarded, so the
 # small and the rare stay out of the demo's population; they are in the recipes for real data.
 _SKIN = {
     "prevalence.hair": 0.5, "prevalence.dark_corner": 0.4, "prompt.dark_corner": True,

@@ -21,13 +21,11 @@ class DdpoTerms:
         loss: ``max(-A rho, -A clip(rho, 1 - e, 1 + e))``.
         ratio: Importance ratio rho, detached.
         clipped: The ratio lies outside the clip range.
-        kl_old: 0.5 (log-ratio)^2, an estimate of the distance to the policy that drew the sample.
     """
 
     loss: torch.Tensor
     ratio: torch.Tensor
     clipped: torch.Tensor
-    kl_old: torch.Tensor
 
 
 def normalised_log_ratio(
@@ -60,5 +58,4 @@ def ddpo_loss(log_ratio: torch.Tensor, advantage: torch.Tensor, clip_range: floa
     """
     ratio = log_ratio.exp()
     loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip_range, 1 + clip_range))
-    off = log_ratio.detach()
-    return DdpoTerms(loss, ratio.detach(), (ratio.detach() - 1).abs() > clip_range, 0.5 * off**2)
+    return DdpoTerms(loss, ratio.detach(), (ratio.detach() - 1).abs() > clip_range)
