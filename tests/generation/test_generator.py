@@ -150,3 +150,14 @@ def test_the_config_of_another_sampler_leaves_noise_in_every_step(generator: Any
     pipeline = generator.pipeline
     pipeline.scheduler = getattr(diffusers, name)(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     assert (Generator(pipeline).schedule(10, 1.0).sigma > 0).all()
+
+
+def test_a_name_that_neither_disk_nor_hub_knows_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    def refuse(*arguments: Any, **more: Any) -> None:
+        raise OSError("a paragraph on caches.\nAnd its second line.")
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", refuse)
+    with pytest.raises(UserError, match=r"^no model nowhere/x: there is no such folder, and the hub has no such .*d$"):
+        Generator.load("nowhere/x")

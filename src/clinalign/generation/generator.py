@@ -93,6 +93,10 @@ class Generator:
         except UserError:
             raise
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            if not local and isinstance(error, OSError):  # the hub's own words are a paragraph
+                raise UserError(
+                    f"no model {source}: there is no such folder, and the hub has no such model or cannot be reached"
+                ) from error
             first = str(error).strip().splitlines()[0]
             raise UserError(f"cannot open the model {source}: {first}") from error
         pipeline.to(torch.float32)  # half-precision files are computed with in full
