@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from clinalign.core.errors import UserError
 from clinalign.generation.adapters import add_lora, lora_parameters
 from clinalign.generation.generator import Generator, hash_weights
 
