@@ -140,7 +140,7 @@ def test_train_and_check_a_reward(run: Run, tiny: Any, tmp_path: Path) -> None:
     status, out, _ = run(*words, "--out", tmp_path / "r", "--set", "batch_size=16", "--image-size", 16)
     assert status == 0
     assert out.splitlines()[-1] == f"next: clinalign reward check {tmp_path / 'r'} --data {tiny.data}"
-    card = json.loads((tmp_path / "r" / "classifier.json").read_text())
+    card = json.loads((tmp_path / "r" / "card.json").read_text())
     assert (card["fit"]["epochs"], card["fit"]["batch_size"]) == (1, 16)
     status, out, err = run("reward", "check", tmp_path / "r", "--data", tiny.data)
     assert status == 2  # one epoch on a few phantoms makes no reward

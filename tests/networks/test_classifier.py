@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from clinalign.core.errors import UserError
-from clinalign.networks.classifier import CARD_FILE, WEIGHTS_FILE, AttributeClassifier
+from clinalign.networks.classifier import AttributeClassifier
+from clinalign.networks.network_folder import CARD_FILE, WEIGHTS_FILE
 
 TINY = "test_byobnet"
 
@@ -106,7 +107,7 @@ def test_an_image_outside_the_contract_is_refused(images: torch.Tensor) -> None:
 
 
 def test_messages_of_loading(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no classifier folder"):
+    with pytest.raises(UserError, match="no network in"):
         AttributeClassifier.load(tmp_path / "none")
     folder = tmp_path / "c"
     make().save(folder)
@@ -114,8 +115,14 @@ def test_messages_of_loading(tmp_path: Path) -> None:
     (folder / CARD_FILE).write_text(json.dumps({**json.loads(card), "weights_hash": "0"}))
     with pytest.raises(UserError, match="not those that its card describes"):
         AttributeClassifier.load(folder)
-    (folder / CARD_FILE).write_text(card[:20])
+    (folder / CARD_FILE).write_text(json.dumps({**json.loads(card), "kind": "posture"}))
+    with pytest.raises(UserError, match="of kind 'posture', and 'attributes' is needed"):
+        AttributeClassifier.load(folder)
+    (folder / CARD_FILE).write_text('{"kind": "attributes"}')
     with pytest.raises(UserError, match="cannot read the classifier"):
+        AttributeClassifier.load(folder)
+    (folder / CARD_FILE).write_text(card[:20])
+    with pytest.raises(UserError, match="cannot be read"):
         AttributeClassifier.load(folder)
     (folder / CARD_FILE).unlink()
     with pytest.raises(UserError, match=f"{CARD_FILE} missing"):

@@ -88,5 +88,5 @@ def test_messages(data: Path, tmp_path: Path) -> None:
         check_reward("brightnes", data)
     with pytest.raises(UserError, match="no reward folder at"):
         check_reward(tmp_path / "none", data)
-    with pytest.raises(UserError, match="not a whole classifier folder"):
+    with pytest.raises(UserError, match="is not a trained network"):
         check_reward(tmp_path, data)

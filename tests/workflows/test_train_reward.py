@@ -13,7 +13,8 @@ from clinalign.core.errors import UserError
 from clinalign.data.prepared import PreparedDataset
 from clinalign.networks.classifier import AttributeClassifier
 from clinalign.workflows.prepare import prepare
-from clinalign.workflows.train_reward import default_image_size, train_reward
+from clinalign.workflows.train_attributes import default_image_size
+from clinalign.workflows.train_reward import train_reward
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 16}
 
@@ -33,7 +34,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_folder_holds_weights_card_and_metrics(data: Path, trained: Path) -> None:
-    assert sorted(path.name for path in trained.iterdir()) == ["classifier.json", "metrics.json", "model.safetensors"]
+    assert sorted(path.name for path in trained.iterdir()) == ["card.json", "metrics.json", "model.safetensors"]
     model, dataset = AttributeClassifier.load(trained), PreparedDataset.open(data)
     card = model.card
     assert card["split"] == "train"
@@ -64,7 +65,7 @@ def test_same_seed_same_reward_and_the_judge_is_another(data: Path, trained: Pat
 
 def test_what_is_too_rare_is_left_out_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr("clinalign.workflows.train_reward.say", told.append)
+    monkeypatch.setattr("clinalign.workflows.train_attributes.say", told.append)
     rare = tmp_path / "rare"
     settings = {"prevalence.ink": 0.0}
     prepare("phantom-skin", rare, image_size=16, cases=80, settings=settings)

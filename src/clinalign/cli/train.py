@@ -101,7 +101,9 @@ def reward_command(
     weights: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help="Pretrained backbone (.safetensors).")
     ] = None,
-    dropout: Annotated[float, typer.Option("--dropout", min=0.0, max=0.95, help="Before the last layer.")] = 0.3,
+    dropout: Annotated[
+        float | None, typer.Option("--dropout", min=0.0, max=0.95, help="Before the last layer. [default: 0.3]")
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", help="Time budget; makes results depend on speed.")
@@ -138,10 +140,8 @@ def reward_command(
     if as_json:
         print_json({"path": str(out), **metrics})
         return
-    mean = metrics["mean_auroc"]
-    quality = "no AUROC: a class is missing in the test split" if mean is None else f"mean AUROC {mean:.3f}"
-    print(f"{kind} in {out}: {quality}, {metrics['epochs']} epochs")
-    for name, scores in metrics["attributes"].items():
+    print(f"{kind} in {out}: {metrics['summary']}")
+    for name, scores in metrics.get("attributes", {}).items():
         auroc = "  none" if scores["auroc"] is None else f"{scores['auroc']:6.3f}"
         print(f"  {name:20} AUROC {auroc}  n={scores['n']}")
     if split == "train":

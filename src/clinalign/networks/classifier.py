@@ -7,25 +7,20 @@ so that the decision at probability 0.5 (RL4Med-DDPO) does not simply answer "ab
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from clinalign import __version__
 from clinalign.core.errors import UserError
-from clinalign.core.files import folder_in_progress, write_json
 from clinalign.core.images import resize
 from clinalign.networks.backbones import create_backbone
+from clinalign.networks.network_folder import fill_network, hash_weights, read_card, save_network
 
 Prior = Literal["balanced", "natural"]
-WEIGHTS_FILE, CARD_FILE = "model.safetensors", "classifier.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+KIND = "attributes"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -95,11 +90,7 @@ class AttributeClassifier(nn.Module):
     @property
     def weights_hash(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of all weights, calibration included."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:12]
+        return hash_weights(self)
 
     @property
     def identity(self) -> str:
@@ -154,23 +145,18 @@ class AttributeClassifier(nn.Module):
         return torch.cat(rows) if rows else torch.empty((0, len(self.attribute_names)))
 
     def save(self, folder: Path) -> None:
-        """Write ``folder/model.safetensors`` and ``folder/classifier.json`` (the card), whole or not at all."""
-        self.card = {
+        """Write ``folder/model.safetensors`` and ``folder/card.json``, whole or not at all."""
+        card = {
             **self.card,
-            "kind": "attributes",
+            "kind": KIND,
             "backbone": self.backbone_name,
             "image_size": self.image_size,
             "attribute_names": list(self.attribute_names),
             "exclusive": self.exclusive,
             "dropout": self.dropout,
-            "weights_hash": self.weights_hash,
             "identity": self.identity,
-            "clinalign": __version__,
         }
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        with folder_in_progress(folder) as temporary:
-            save_file(state, str(temporary / WEIGHTS_FILE))
-            write_json(temporary / CARD_FILE, self.card)
+        self.card = save_network(folder, self, card)
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> AttributeClassifier:
@@ -180,37 +166,15 @@ class AttributeClassifier(nn.Module):
             UserError: When a part is missing or damaged, or only a pickle is there (never loaded: it can run code).
         """
         folder = Path(folder)
-        _check_folder(folder)
+        card = read_card(folder, KIND)
         try:
-            card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
             model = cls(
                 card["attribute_names"], card["image_size"], card["backbone"], card["exclusive"], card["dropout"]
             )
-            model.load_state_dict(load_file(str(folder / WEIGHTS_FILE)))
-        except UserError:
-            raise
-        except Exception as error:  # a broken JSON, a missing key, a torn or foreign weights file: one remedy for all
+        except (KeyError, TypeError) as error:
             raise UserError(
-                f"cannot read the classifier in {folder} ({type(error).__name__}): "
-                "train it again with 'clinalign train reward'"
+                f"cannot read the classifier in {folder}: train it again with 'clinalign train reward'"
             ) from error
-        if model.weights_hash != card["weights_hash"]:
-            raise UserError(
-                f"the weights in {folder} are not those that its card describes: train the classifier again"
-            )
+        fill_network(model, folder, card)
         model.card = card
         return model.to(device).eval()
-
-
-def _check_folder(folder: Path) -> None:
-    """Say what a folder lacks before anything is read from it."""
-    if not folder.is_dir():
-        raise UserError(f"no classifier folder at {folder}: make one with 'clinalign train reward attributes'")
-    missing = [name for name in (WEIGHTS_FILE, CARD_FILE) if not (folder / name).is_file()]
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles and WEIGHTS_FILE in missing:
-        raise UserError(
-            f"{folder / pickles[0]} is a pickle, which can run code when opened: only safetensors is loaded"
-        )
-    if missing:
-        raise UserError(f"{folder} is not a whole classifier folder: {' and '.join(missing)} missing")

@@ -14,7 +14,7 @@ from clinalign.core.files import write_json
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Reward
 from clinalign.data.prepared import PreparedDataset
-from clinalign.networks.classifier import CARD_FILE
+from clinalign.networks.network_folder import read_card
 from clinalign.rewards import REWARDS, load_reward
 from clinalign.rewards.check import examine
 
@@ -107,17 +107,7 @@ def _open(reward: str | Path | Reward, settings: Mapping[str, Any] | None, devic
         return reward, None
     folder = Path(reward)
     if folder.is_dir():
-        kind = _kind(folder)
-        return load_reward(kind, folder, settings, device), folder
+        return load_reward(read_card(folder)["kind"], folder, settings, device), folder
     if str(reward) not in REWARDS.names() and len(folder.parts) > 1:
         raise UserError(f"no reward folder at {folder}: make one with 'clinalign train reward'")
     return load_reward(str(reward), None, settings, device), None
-
-
-def _kind(folder: Path) -> str:
-    """Return the kind of reward in ``folder`` as its card says; a broken one is told of on loading."""
-    try:
-        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
-        return str(card.get("kind", "attributes"))
-    except (OSError, ValueError, AttributeError):
-        return "attributes"
