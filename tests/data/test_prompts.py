@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 from clinalign.data.prompts import ARTIFACTS, PromptSettings, age_band, chest_prompt, skin_prompt
@@ -59,6 +60,17 @@ def test_dark_corner_comes_after_ink_when_asked_for() -> None:
 def test_clauses_can_be_chosen(settings: PromptSettings, text: str) -> None:
     subgroups = {"age_band": "<=30", "sex": "female", "site": "back"}
     assert skin_prompt({**MELANOMA, **NONE}, subgroups, settings) == text
+
+
+def test_the_lesion_is_placed_when_asked_for_and_its_mask_is_known() -> None:
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[:6, 12:] = True
+    settings = PromptSettings(artifacts=False, sex=True, lesion=True)
+    text = skin_prompt(MELANOMA, {"sex": "female"}, settings, mask)
+    assert text == "a dermoscopic image with melanoma (MEL), moderate lesion in the upper right, female"
+    assert skin_prompt(MELANOMA, settings=settings) == "a dermoscopic image with melanoma (MEL)"
+    assert skin_prompt(MELANOMA, settings=settings, lesion=np.zeros((4, 4), dtype=bool)).endswith("(MEL)")
+    assert "lesion" not in skin_prompt(MELANOMA, lesion=mask)
 
 
 def test_unknown_subgroups_are_not_spoken_of() -> None:

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from clinalign.core.errors import UserError
+from clinalign.data.places import lesion_words
 from clinalign.data.sources import SOURCES, SourceOptions
 from clinalign.data.sources.folder import Folder
 from clinalign.data.sources.ham10000 import Ham10000
 from clinalign.data.sources.nih_cxr14 import FINDINGS, NihCxr14
+from clinalign.data.sources.phantom import phantom_skin
 from clinalign.data.sources.settings import parse_settings
 from clinalign.data.sources.tables import choose_groups
 
@@ -105,6 +107,15 @@ def test_ham10000_prompt_settings(make_ham: Callable[..., Path]) -> None:
         Ham10000(options(make_ham(), settings={"hair": 1}))
     with pytest.raises(UserError, match="needs a value like False"):
         Ham10000(options(make_ham(), settings={"prompt.sex": "sometimes"}))
+
+
+def test_the_texts_of_skin_name_the_place_of_the_lesion_when_asked_for(make_ham: Callable[..., Path]) -> None:
+    settings = {"prompt.lesion": True, "prompt.artifacts": False}
+    placed, unknown = list(Ham10000(options(make_ham(), settings=settings)).items())[:2]
+    assert placed.text == "a dermoscopic image with melanoma (MEL), large lesion on the left"
+    assert unknown.text == "a dermoscopic image with melanoma (MEL)"  # it has no mask
+    for item in phantom_skin(SourceOptions(image_size=32, cases=5, settings=settings)).items():
+        assert item.text.endswith(str(lesion_words(item.read().masks["lesion"])))
 
 
 # Every source that reads a folder

@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+from clinalign.data.places import lesion_words
+
 DIAGNOSES: Mapping[str, str] = {
     "MEL": "melanoma (MEL)",
     "NV": "melanocytic nevus (NV)",
@@ -45,6 +50,7 @@ class PromptSettings:
         age_band: Name the age band, where known.
         sex: Name the sex, where known.
         site: Name the body site, where known.
+        lesion: Name size and place of the lesion in the picture (R), where its mask is known.
     """
 
     diagnosis: bool = True
@@ -53,6 +59,7 @@ class PromptSettings:
     age_band: bool = False
     sex: bool = False
     site: bool = False
+    lesion: bool = False
 
     def named(self, attributes: Iterable[str]) -> tuple[str, ...]:
         """Return those of ``attributes`` that the prompts speak of."""
@@ -76,7 +83,10 @@ class ChestPromptSettings:
 
 
 def skin_prompt(
-    attributes: Labels, subgroups: Subgroups | None = None, settings: PromptSettings = PromptSettings()
+    attributes: Labels,
+    subgroups: Subgroups | None = None,
+    settings: PromptSettings = PromptSettings(),
+    lesion: npt.NDArray[np.bool_] | None = None,
 ) -> str:
     """Write the prompt of a dermoscopic image.
 
@@ -84,6 +94,7 @@ def skin_prompt(
         attributes: Name to 1, 0 or ``None`` (unknown).
         subgroups: ``age_band``, ``sex``, ``site``; asked only for the clauses that ``settings`` turns on.
         settings: Which clauses to write.
+        lesion: ``(H, W)`` mask of the lesion, where known; asked only when ``settings.lesion`` is on.
 
     Returns:
         For example ``a dermoscopic image with melanoma (MEL) showing hair, ruler``.
@@ -93,7 +104,8 @@ def skin_prompt(
         words += [f"with {text}" for name, text in DIAGNOSES.items() if attributes.get(name) == 1]
     if settings.artifacts:
         words += _artifact_clause(attributes, settings.dark_corner)
-    return " ".join(words) + _person_clause(subgroups or {}, settings)
+    place = lesion_words(lesion) if settings.lesion and lesion is not None else None
+    return " ".join(words) + (f", {place}" if place else "") + _person_clause(subgroups or {}, settings)
 
 
 def _artifact_clause(attributes: Labels, dark_corner: bool) -> list[str]:

@@ -36,8 +36,32 @@ def augment(images: torch.Tensor, recipe: str, generator: torch.Generator) -> to
     """
     if recipe == "none":
         return images
-    move = _flip_and_turn if recipe == "dermoscopy" else _small_affine
-    return _photometric(move(images, generator), generator).clamp(0.0, 1.0)
+    return _photometric(_move(images, recipe, generator), generator).clamp(0.0, 1.0)
+
+
+def augment_with_masks(
+    images: torch.Tensor, masks: torch.Tensor, recipe: str, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Change each image at random and move its masks along.
+
+    Args:
+        images: ``(N, 3, H, W)`` in ``[0, 1]``, square.
+        masks: ``(N, R, H, W)`` of any type, 0 or 1.
+        recipe: See :func:`augment`.
+        generator: Source of randomness, on the images' device.
+
+    Returns:
+        Images in ``[0, 1]``, and float32 masks in ``[0, 1]``: in between at an edge that fell between two pixels.
+    """
+    if recipe == "none":
+        return images, masks.float()
+    both = _move(torch.cat([images, masks.float()], dim=1), recipe, generator)
+    return _photometric(both[:, :3], generator).clamp(0.0, 1.0), both[:, 3:]
+
+
+def _move(images: torch.Tensor, recipe: str, generator: torch.Generator) -> torch.Tensor:
+    """Move the content of each image at random as ``recipe`` allows."""
+    return (_flip_and_turn if recipe == "dermoscopy" else _small_affine)(images, generator)
 
 
 def _coin(images: torch.Tensor, generator: torch.Generator, chance: float) -> torch.Tensor:

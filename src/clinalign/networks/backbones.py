@@ -35,10 +35,7 @@ def create_backbone(name: str, image_size: int, weights: Path | None = None) -> 
     """
     import timm
 
-    if not timm.is_model(name):
-        raise UserError(
-            f"unknown backbone '{name}': {nearest(name, timm.list_models()) if name else 'give a timm name'}"
-        )
+    check_backbone(name)
     if weights is not None and (weights.suffix != ".safetensors" or not weights.is_file()):
         raise UserError(f"backbone weights {weights}: give a local .safetensors file (pickles are never loaded)")
     arguments: dict[str, Any] = {"pretrained": False, "num_classes": 0}
@@ -55,6 +52,58 @@ def create_backbone(name: str, image_size: int, weights: Path | None = None) -> 
     if weights is not None:
         _load(model, weights)
     return Backbone(model.train(), width)
+
+
+def check_backbone(name: str) -> None:
+    """Raise a :class:`UserError` that names the nearest model when timm does not know ``name``."""
+    import timm
+
+    if not timm.is_model(name):
+        raise UserError(
+            f"unknown backbone '{name}': {nearest(name, timm.list_models()) if name else 'give a timm name'}"
+        )
+
+
+class Pyramid(NamedTuple):
+    """An encoder of images to feature maps, finest first, their channels, and by how much each is smaller."""
+
+    module: nn.Module
+    channels: list[int]
+    reductions: list[int]
+
+
+def create_pyramid(name: str, image_size: int, coarsest: int = 16) -> Pyramid:
+    """Build the timm model ``name`` as an encoder of images to feature maps, with random weights.
+
+    Args:
+        name: A timm model that gives feature maps (convolutional networks do).
+        image_size: Side of the square input in pixels.
+        coarsest: Stages that reduce the picture further than this are left out.
+
+    Returns:
+        A module mapping ``(N, 3, image_size, image_size)`` to a list of ``(N, C, H, W)``.
+
+    Raises:
+        UserError: For a name timm does not know, a model without feature maps, or a size it cannot take.
+    """
+    import timm
+
+    check_backbone(name)
+    try:
+        whole: Any = timm.create_model(name, pretrained=False, features_only=True)
+        reductions = whole.feature_info.reduction()
+        kept = tuple(index for index, factor in enumerate(reductions) if factor <= coarsest)
+        model: Any = timm.create_model(name, pretrained=False, features_only=True, out_indices=kept)
+        with torch.no_grad():
+            maps = model.eval()(torch.zeros(1, 3, image_size, image_size))
+        channels, factors = model.feature_info.channels(), model.feature_info.reduction()
+        if any(m.shape[1:] != (c, image_size // f, image_size // f) for m, c, f in zip(maps, channels, factors)):
+            raise ValueError(f"its feature maps do not divide {image_size} px evenly")
+    except (RuntimeError, AssertionError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
+        raise UserError(
+            f"backbone '{name}' cannot give feature maps of {image_size} px images: {str(error).splitlines()[0]}"
+        ) from error
+    return Pyramid(model.train(), channels, factors)
 
 
 def _load(model: nn.Module, weights: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from clinalign.core.images import to_uint8
+from clinalign.core.images import resize, to_uint8
 from clinalign.core.types import Case
 from clinalign.networks.fit import Labelled
 
@@ -29,6 +29,33 @@ class HasImagesAndLabels(Protocol):
     def labels(self, cases: Sequence[Case]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return labels and known, ``(N, K)``."""
         ...
+
+
+class HasImagesAndMasks(Protocol):
+    """The part of :class:`clinalign.data.prepared.PreparedDataset` that training a segmenter reads."""
+
+    def images(self, cases: Sequence[Case], size: int | None = None) -> torch.Tensor:
+        """Return ``(N, 3, H, W)`` float32 in ``[0, 1]``."""
+        ...
+
+    def masks(self, cases: Sequence[Case], name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``(N, H, W)`` bool masks and ``(N,)`` bool known."""
+        ...
+
+
+def read_masked(data: HasImagesAndMasks, cases: Sequence[Case], regions: Sequence[str], size: int) -> Labelled:
+    """Read ``cases`` into memory as 8-bit images with the masks of ``regions`` ``(N, R, size, size)`` as labels."""
+    images, masks, known = [], [], []
+    for start in range(0, len(cases), CHUNK):
+        part = cases[start : start + CHUNK]
+        images.append(to_uint8(data.images(part, size)))
+        read = [data.masks(part, name) for name in regions]
+        chunk = torch.stack([mask for mask, _ in read], dim=1)
+        if chunk.shape[-1] != size:
+            chunk = resize(chunk.float(), size) >= 0.5
+        masks.append(chunk)
+        known.append(torch.stack([is_known for _, is_known in read], dim=1))
+    return Labelled(torch.cat(images), torch.cat(masks), torch.cat(known))
 
 
 def read_labelled(data: HasImagesAndLabels, cases: Sequence[Case], attributes: Sequence[str]) -> Labelled:

@@ -40,3 +40,29 @@ def masked_bce(
         return (each * known).sum() / known.sum().clamp_min(1)
 
     return loss
+
+
+def mask_loss(logits: torch.Tensor, masks: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return binary cross-entropy plus one minus Dice of each region, averaged over the regions known in the batch.
+
+    Dice = (2 sum p m + 1) / (sum p + sum m + 1), summed over all pixels of all known images of the batch (R: in single
+    images most findings are absent, and their Dice says nothing). A mask that is not known adds nothing.
+
+    Args:
+        logits: ``(N, R, H, W)``.
+        masks: ``(N, R, H, W)`` in ``[0, 1]``.
+        known: ``(N, R)`` bool.
+
+    Returns:
+        A scalar.
+    """
+    weight = known[:, :, None, None].to(logits.dtype)
+    pixels = logits.shape[-1] * logits.shape[-2]
+    each = F.binary_cross_entropy_with_logits(logits, masks, reduction="none") * weight
+    cross_entropy = each.sum((0, 2, 3)) / (known.sum(0).clamp_min(1) * pixels)
+    chance = torch.sigmoid(logits) * weight
+    masks = masks * weight
+    shared = (chance * masks).sum((0, 2, 3))
+    dice = (2.0 * shared + 1.0) / (chance.sum((0, 2, 3)) + masks.sum((0, 2, 3)) + 1.0)
+    present = known.any(0)
+    return ((cross_entropy + 1.0 - dice) * present).sum() / present.sum().clamp_min(1)

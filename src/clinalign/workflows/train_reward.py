@@ -8,9 +8,11 @@ from typing import Any
 
 from clinalign.core.errors import UserError, nearest
 from clinalign.workflows.train_attributes import train_attributes
+from clinalign.workflows.train_region import train_region
 
 TRAINERS: dict[str, Callable[..., dict[str, Any]]] = {
     "attributes": train_attributes,
+    "region": train_region,
 }
 
 

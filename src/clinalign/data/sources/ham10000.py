@@ -7,6 +7,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from clinalign.core.errors import UserError, nearest
 from clinalign.data.prompts import ARTIFACTS, DIAGNOSES, PromptSettings, age_band, skin_prompt
 from clinalign.data.read_image import read_image, read_mask
@@ -91,7 +94,7 @@ class Ham10000:
                 "sex": SEXES[row["sex"]],
                 "site": None if row["localization"] in {"", "unknown"} else row["localization"],
             }
-            text = skin_prompt(attributes, subgroups, self._prompt)
+            text = skin_prompt(attributes, subgroups, self._prompt, self._lesion(name) if self._prompt.lesion else None)
             yield Item(name, row["lesion_id"], text, attributes, subgroups, partial(self._read, name))
 
     def _read(self, name: str) -> Picture:
@@ -99,6 +102,14 @@ class Ham10000:
         image = read_image(self._files[name], self._size)
         mask = self._files.get(name + MASK_SUFFIX)
         return Picture(image, {"lesion": read_mask(mask, self._size)} if mask else {})
+
+    def _lesion(self, name: str) -> npt.NDArray[np.bool_] | None:
+        """Return the lesion's mask for the text; ``None`` where there is none, or where :meth:`_read` will complain."""
+        mask = self._files.get(name + MASK_SUFFIX)
+        try:
+            return read_mask(mask, self._size) if mask else None
+        except UserError:
+            return None
 
     @staticmethod
     def _check(row: dict[str, str], place: str) -> None:

@@ -77,7 +77,7 @@ def phantom_skin(options: SourceOptions) -> PhantomSource:
     return PhantomSource(
         info,
         lambda seed: draw_skin(seed, options.image_size, settings=settings),
-        lambda phantom: skin_prompt(phantom.attributes, phantom.subgroups, prompt),
+        lambda phantom: skin_prompt(phantom.attributes, phantom.subgroups, prompt, phantom.masks["lesion"]),
         options,
     )
 
