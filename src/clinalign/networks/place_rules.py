@@ -1,7 +1,8 @@
 """Borders between sides, zones and sizes, and the least area of each finding: learnt on the training split.
 
 Nobody publishes how large a "small" effusion is. The borders, which the segmenter's card keeps, are those with the
-fewest mistakes (mean over the two classes that meet there) against what the training cases state, read off the network's own masks of them (R).
+fewest mistakes (mean over the two classes that meet there) against what the training cases state, read off the
+network's own masks of them (R).
 """
 
 from __future__ import annotations

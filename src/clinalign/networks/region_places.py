@@ -25,7 +25,7 @@ import torch
 from clinalign.data.places import KINDS, LESION_SIZES, OFF_CENTRE, SIZES, ZONES, Place
 from clinalign.networks.place_rules import LUNGS, PlaceRules
 
-SIZE_SOFTNESS = 0.1  # R: width of the soft step from one size to the next, in the logarithm of the area
+SIZE_SOFTNESS = 0.15  # R: width of the soft step from one size to the next, in the logarithm of the area
 CENTRE_SOFTNESS = 0.02  # R: the same for the position of a lesion, in sides of the picture
 THIRDS = (1 / 3, 2 / 3)
 RIMS = ("pneumothorax",)
@@ -49,11 +49,17 @@ class SoftPlace(NamedTuple):
         presence: ``(N,)`` in ``[0, 1]``: 1 from the rules' floor of area upwards, 0 where there is none.
         values: Kind (side, zone, size) to the values that can be told apart.
         scores: Kind to ``(N, V)`` in ``[0, 1]``, one column a value.
+        likeliest: Kind to ``(N,)`` int64, the column of the value on whose side of the borders the finding lies;
+            ``bilateral`` is never it.
     """
 
     presence: torch.Tensor
     values: dict[str, tuple[str, ...]]
     scores: dict[str, torch.Tensor]
+    likeliest: dict[str, torch.Tensor]
+
+
+Readings = tuple[dict[str, tuple[str, ...]], dict[str, torch.Tensor], dict[str, torch.Tensor]]
 
 
 class Clauses(NamedTuple):
@@ -116,15 +122,16 @@ def soft_place(maps: torch.Tensor, names: Sequence[str], region: str, rules: Pla
     presence = (share / rules.floors.get(region, rules.default_floor)).clamp(max=1.0)
     if rules.chest:
         frame = lung_frame(maps, list(names), rules)
-        values, scores = _chest_side_and_zone(found, frame, rules, rules.side_borders.get(region, 0.5))
+        values, scores, likeliest = _chest_side_and_zone(found, frame, rules, rules.side_borders.get(region, 0.5))
         size, borders = chest_size(found, region, frame, rules.lung_area), rules.size_borders.get(region)
     else:
-        values, scores = _centre_side_and_zone(found)
+        values, scores, likeliest = _centre_side_and_zone(found)
         size, borders = share, LESION_SIZES
     if borders is not None:
         logarithm = size.clamp_min(EMPTY).log()
-        values["size"], scores["size"] = SIZES, _between(logarithm, [math.log(b) for b in borders], SIZE_SOFTNESS)
-    return SoftPlace(presence, values, scores)
+        values["size"] = SIZES
+        scores["size"], likeliest["size"] = _between(logarithm, [math.log(b) for b in borders], SIZE_SOFTNESS)
+    return SoftPlace(presence, values, scores, likeliest)
 
 
 def score_clauses(
@@ -181,8 +188,7 @@ def _clause(soft: SoftPlace, index: int, kind: str, value: str, hard: bool) -> t
     if value == "bilateral":
         agreed = scores[values.index(value)] >= 0.5
     else:
-        single = [column for column, name in enumerate(values) if name != "bilateral"]
-        agreed = scores[single].argmax() == single.index(values.index(value))
+        agreed = soft.likeliest[kind][index] == values.index(value)
     return (agreed & (soft.presence[index] >= 0.5)).float()
 
 
@@ -210,7 +216,7 @@ def chest_size(found: torch.Tensor, region: str, frame: Frame, lung_area: float)
 
 def _chest_side_and_zone(
     found: torch.Tensor, frame: Frame, rules: PlaceRules, border: float
-) -> tuple[dict[str, tuple[str, ...]], dict[str, torch.Tensor]]:
+) -> Readings:
     """Score sides and zones by the mass ``(N, H, W)`` on either side of the midline and in each zone."""
     share = left_share(found, frame)
     left = torch.where(share < border, share / (2 * border), 0.5 + (share - border) / (2 * (1 - border)))
@@ -223,22 +229,31 @@ def _chest_side_and_zone(
     return (
         {"side": ("left", "right", "bilateral"), "zone": ZONES},
         {"side": torch.stack([left, 1.0 - left, bilateral], 1), "zone": torch.stack(zones, 1)},
+        {"side": (share < border).long(), "zone": torch.stack(zones, 1).argmax(1)},
     )
 
 
-def _centre_side_and_zone(found: torch.Tensor) -> tuple[dict[str, tuple[str, ...]], dict[str, torch.Tensor]]:
+def _centre_side_and_zone(found: torch.Tensor) -> Readings:
     """Soft decisions on the centre of mass of ``(N, H, W)``."""
     mass = found.sum((1, 2)).clamp_min(EMPTY)
     across = (found.sum(1) @ axis(found.shape[2], found.device)) / mass - 0.5
     down = (found.sum(2) @ axis(found.shape[1], found.device)) / mass - 0.5
     borders = [-OFF_CENTRE, OFF_CENTRE]
+    sides, zones = (_between(centre, borders, CENTRE_SOFTNESS) for centre in (across, down))
     return (
         {"side": ("left", "central", "right"), "zone": ZONES},
-        {"side": _between(across, borders, CENTRE_SOFTNESS), "zone": _between(down, borders, CENTRE_SOFTNESS)},
+        {"side": sides[0], "zone": zones[0]},
+        {"side": sides[1], "zone": zones[1]},
     )
 
 
-def _between(values: torch.Tensor, borders: Sequence[float], softness: float) -> torch.Tensor:
-    """Return ``(N, 3)`` soft membership of ``values`` ``(N,)`` below, between and above two borders; rows sum to 1."""
-    above = [torch.sigmoid((values - border) / softness) for border in borders]
-    return torch.stack([1.0 - above[0], above[0] - above[1], above[1]], 1)
+def _between(values: torch.Tensor, borders: Sequence[float], softness: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Place ``values`` ``(N,)`` below, between and above two borders.
+
+    Returns:
+        ``(N, 3)`` soft membership, which rows share out to 1, and ``(N,)`` the column in which the value lies.
+    """
+    first, second = ((values - border) / softness for border in borders)
+    # Not 1 - sigmoid(z): far from the border that is 0 in float32, and a product with it has no gradient.
+    soft = torch.stack([torch.sigmoid(-first), torch.sigmoid(first) - torch.sigmoid(second), torch.sigmoid(second)], 1)
+    return soft, (first >= 0).long() + (second >= 0).long()
