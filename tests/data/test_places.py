@@ -21,8 +21,10 @@ from clinalign.data.places import Place, contradicted, lesion_words, place_of_ma
         ("Large right pneumothorax and left basal consolidation.",
          [Place("consolidation", "left", "lower"), Place("pneumothorax", "right", None, "large")]),
         ("Nodule in the left upper zone. Nodule in the right lower zone.", [Place("nodule", "bilateral")]),
+        ("Left effusion. The effusion is small.", [Place("effusion", "left", None, "small")]),
+        ("a picture with vascular lesion, small lesion on the right", [Place("lesion", "right", None, "small")]),
         ("Small to moderate left effusion.", [Place("effusion", "left")]),  # two sizes: unknown
-        ("a dermoscopic image with nevus with no visible artifacts, small lesion in the upper left, on the lower extremity",
+        ("a dermoscopic image with no visible artifacts, small lesion in the upper left, on the lower extremity",
          [Place("lesion", "left", "upper", "small")]),
         ("large lesion in the centre", [Place("lesion", "central", "middle", "large")]),
         ("moderate lesion on the right", [Place("lesion", "right", None, "moderate")]),

@@ -211,10 +211,8 @@ def _read(part: str) -> dict[str, str]:
 
 def _merge(found: list[dict[str, str]]) -> dict[str, str]:
     """Join what several parts say of one finding: other sides make it bilateral, other zones or sizes unknown."""
-    if len(found) == 1:
-        return found[0]
-    values = {kind: {part.get(kind) for part in found} for kind in KINDS}
+    values = {kind: {part[kind] for part in found if kind in part} for kind in KINDS}
     merged = {kind: next(iter(said)) for kind, said in values.items() if len(said) == 1}
     if {"left", "right"} <= values["side"] or "bilateral" in values["side"]:
         merged["side"] = "bilateral"
-    return {kind: value for kind, value in merged.items() if value is not None}
+    return merged

@@ -214,9 +214,7 @@ def chest_size(found: torch.Tensor, region: str, frame: Frame, lung_area: float)
     return found.mean((1, 2)) / lungs
 
 
-def _chest_side_and_zone(
-    found: torch.Tensor, frame: Frame, rules: PlaceRules, border: float
-) -> Readings:
+def _chest_side_and_zone(found: torch.Tensor, frame: Frame, rules: PlaceRules, border: float) -> Readings:
     """Score sides and zones by the mass ``(N, H, W)`` on either side of the midline and in each zone."""
     share = left_share(found, frame)
     left = torch.where(share < border, share / (2 * border), 0.5 + (share - border) / (2 * (1 - border)))

@@ -29,7 +29,8 @@ from clinalign.workflows.reward_folder import check_free, check_split
 
 # Of two families, as for the attribute classifier, so that the evaluator does not share the reward's blind spots.
 DEFAULT_BACKBONE = {"train": "test_resnet", "judge": "test_byobnet"}
-DEFAULT_EPOCHS = {"train": 12, "judge": 24}
+# Small batches: twelve epochs of 16 do what twenty of 32 do, in three quarters of the time.
+DEFAULTS = {"train": {"epochs": 12, "batch_size": 16}, "judge": {"epochs": 24, "batch_size": 16}}
 VALIDATION_CASES = 512  # maps of all of a large validation split would not fit into memory
 SKIN_REGIONS = ("lesion",)
 
@@ -55,7 +56,8 @@ def train_region(
         regions: Masks to learn; by default the lesion on skin, and all masks otherwise.
         device: ``cpu``, ``cuda`` or ``auto``.
         **fit_settings: Fields of :class:`clinalign.networks.fit.FitSettings` (``epochs``, ``seconds``, ``seed``, ...);
-            ``augmentation`` is that of the dataset's modality, ``epochs`` 12 (``judge``: 24) unless given.
+            ``augmentation`` is that of the dataset's modality, ``epochs`` 12 (``judge``: 24), ``batch_size`` 16
+            unless given.
 
     Returns:
         ``summary``, ``mean_dice``, ``regions`` (name to Dice and how often it is found), ``agreement`` with the true
@@ -74,7 +76,7 @@ def train_region(
     dataset = PreparedDataset.open(data)
     names = _regions(dataset, regions)
     own = dataset.modality if dataset.modality in RECIPES else "none"
-    settings = FitSettings(**{"augmentation": own, "epochs": DEFAULT_EPOCHS[split], **fit_settings})
+    settings = FitSettings(**{**DEFAULTS[split], "augmentation": own, **fit_settings})
     size = image_size or dataset.image_size
     torch.manual_seed(derive_seed(settings.seed, "weights"))
     model = Segmenter(names, size, backbone or DEFAULT_BACKBONE[split]).to(pick_device(device))
