@@ -11,7 +11,7 @@ import torch
 
 from clinalign.core.errors import UserError
 from clinalign.core.files import folder_in_progress, hash_file, hash_json, write_json
-from clinalign.generation.ace import ACE_FILE, AdaptiveConditionEmbedding, first_tokens, load_ace
+from clinalign.generation.ace import ACE_FILE, AdaptiveConditionEmbedding, first_tokens, load_ace, save_ace
 from clinalign.generation.adapters import adapter_disabled, adapter_removed, load_lora, merge_lora
 from clinalign.generation.conditioning import TextCondition
 from clinalign.generation.ddim import DdimSchedule, ddim_schedule
@@ -135,7 +135,7 @@ class Generator:
             self.ace = AdaptiveConditionEmbedding(first_tokens(padding, tokens, seed), unconditional).to(self.device)
 
     def save(self, path: Path, extra: Mapping[str, Any] | None = None) -> None:
-        """Write the pipeline (without its adapter) as a standard diffusers folder, atomically.
+        """Write the pipeline (without its adapter, with its condition tokens) as a diffusers folder, atomically.
 
         Args:
             path: The folder; an existing one is replaced as a whole.
@@ -143,6 +143,8 @@ class Generator:
         """
         with folder_in_progress(path) as folder, adapter_removed(self.pipeline):
             self.pipeline.save_pretrained(folder, safe_serialization=True)
+            if self.ace is not None:
+                save_ace(self.ace, folder)
             for name, content in (extra or {}).items():
                 write_json(folder / name, content)
 
