@@ -25,8 +25,8 @@ class ScratchSize:
     Attributes:
         image_size: Side of the pictures in pixels; a power of two times ``latent_size``.
         latent_size: Side of the latents.
-        latent_channels: Channels of the latents. More of them carry the grain of the pictures, which drowns what the
-            text speaks of and takes the denoiser's time.
+        latent_channels: Channels of the latents; more than needed carry the grain of the pictures, which drowns what
+            the text speaks of and takes the denoiser's time.
         vae_channels: Width of the autoencoder.
         unet_channels: Width of each level of the denoiser.
         unet_layers: Residual blocks a level.
@@ -42,6 +42,15 @@ class ScratchSize:
     unet_layers: int = 1
     text_width: int = 128
     text_layers: int = 2
+
+    @classmethod
+    def of(cls, image_size: int, width: int) -> ScratchSize:
+        """Return the sizes for pictures of ``image_size`` pixels and a denoiser whose first level is ``width`` wide.
+
+        A latent that stands for more than four by four pixels needs more channels.
+        """
+        channels = 8 if image_size <= 32 else 16
+        return cls(image_size, latent_channels=channels, unet_channels=(width, 2 * width))
 
     def levels(self) -> int:
         """Return how often the autoencoder halves the picture.

@@ -99,7 +99,7 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
     start = time.perf_counter()
     quiet_libraries()
     device = pick_device(settings.device)
-    size = ScratchSize(image_size=dataset.image_size, unet_channels=(settings.width, 2 * settings.width))
+    size = ScratchSize.of(dataset.image_size, settings.width)
     # whatever can be wrong is found before the folder is taken
     opened = _open_base(settings.from_model, dataset, device) if settings.from_model else None
     if opened is None:
