@@ -7,7 +7,7 @@ let a report be positive before uncertain before negative. Sides, zones and size
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clinalign.data.reports.mentions import find_spans, plain
 from clinalign.data.reports.places import Place, find_places
@@ -30,7 +30,7 @@ class Mention:
     finding: str
     label: Label
     words: str
-    place: Place = Place()
+    place: Place = field(default_factory=Place)
 
 
 @dataclass(frozen=True)

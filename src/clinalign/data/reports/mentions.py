@@ -19,8 +19,8 @@ class Span:
         finding: One of ``FINDINGS``.
         start: Where its words begin.
         end: Where they end.
-        fixed: 0 or ``"uncertain"`` where the words themselves say it (``heart size is normal``); ``None`` where negation
-            and doubt around them decide.
+        fixed: 0 or ``"uncertain"`` where the words themselves say it (``heart size is normal``); ``None`` where
+            negation and doubt around them decide.
         anchor: Where negation and doubt are looked for: the finding's name, or the word that calls a part abnormal.
     """
 
@@ -34,7 +34,12 @@ class Span:
 def plain(sentence: str) -> str:
     """Return a sentence as the tables of :mod:`vocabulary` expect it; removed words (``XXXX``) are gone."""
     text = normalise(sentence).replace(REMOVED, " ").lower()
-    text = text.replace("and/or", "or").replace("w/o", "without").replace("w/", "with ").replace("cardio mediastinal", "cardiomediastinal")
+    text = (
+        text.replace("and/or", "or")
+        .replace("w/o", "without")
+        .replace("w/", "with ")
+        .replace("cardio mediastinal", "cardiomediastinal")
+    )
     text = re.sub(r"(?<=[a-z])['’]s\b", "", text)
     text = re.sub(r"[()\[\]]", " , ", text).replace("?", " questionable ")
     text = re.sub(r"(?<!\d)[.!]|[.!](?!\d)", " ", text)
@@ -67,7 +72,7 @@ def find_spans(text: str) -> list[Span]:
         if not any(_overlap(span, other) for other in spans) and not elsewhere.search(text, 0, span.start)
     ]
     spans += list(_judged_anatomy(text))
-    return sorted(set(spans), key=lambda span: (span.anchor, span.finding))
+    return sorted(set(spans), key=lambda span: (span.anchor, span.finding, span.start, span.end))
 
 
 def _matches(patterns: Iterable[str], text: str) -> Iterator[re.Match[str]]:
@@ -119,13 +124,18 @@ def _first_state(finding: str, text: str) -> tuple[str, int, int] | None:
 
 def _state_before(finding: str, text: str, subject: int) -> tuple[str, int, int] | None:
     """'Normal heart size and mediastinal contours': the state stands before, and no verb stands between."""
-    start = max((match.end() for match in re.finditer(r" [,;:] | but | with | without |\bof normal\b", text[:subject])), default=0)
+    start = max(
+        (match.end() for match in re.finditer(r" [,;:] | but | with | without |\bof normal\b", text[:subject])),
+        default=0,
+    )
     piece = text[start:subject]
     verbs = [match.end() for match in _VERB.finditer(piece)]
     offset = verbs[-1] if verbs else 0
     found = _first_state(finding, piece[offset:])
     # A word between that belongs to something else ("enlarged aorta and heart") breaks the link.
-    if found and re.search(r"\b(?:aort\w+|hil(?:a|um|ar)|vascul\w+|vessels|spine|bon\w+|diaphragm\w*)\b", piece[offset + found[2] :]):
+    if found and re.search(
+        r"\b(?:aort\w+|hil(?:a|um|ar)|vascul\w+|vessels|spine|bon\w+|diaphragm\w*)\b", piece[offset + found[2] :]
+    ):
         return None
     return found and (found[0], start + offset + found[1], start + offset + found[2])
 

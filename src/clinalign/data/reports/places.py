@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clinalign.data.reports import cues
 from clinalign.data.reports import vocabulary as words
 from clinalign.data.reports.mentions import Span, compiled
 
 _CLAUSE = re.compile(r" (?:;|:|but|however|although|except(?: for)?|while|whereas) ")
 _LINK = re.compile(
     r" (?:,|and|or|with|without|versus|vs|/|may|might|could|which|likely|possibly|probably|consistent|compatible|"
-    r"represent(?:s|ing)?|reflect(?:s|ing)?|concerning|suspicious|suggest(?:s|ive|ing)?|suspected|due|from|no|otherwise|negative) "
+    r"represent(?:s|ing)?|reflect(?:s|ing)?|concerning|suspicious|suggest(?:s|ive|ing)?|suspected|due|from|no|"
+    r"otherwise|negative) "
 )
 
 
@@ -88,19 +90,19 @@ def _borrowed(
 
 
 def _side(text: str) -> str | None:
-    named = {side for side in ("left", "right", "bilateral") if compiled(words.SIDES[side]).search(text)}
+    named = {side for side in ("left", "right", "bilateral") if compiled(cues.SIDES[side]).search(text)}
     if len(named) == 1:
         return named.pop()
-    if named or compiled(words.SIDES["plural"]).search(text):
+    if named or compiled(cues.SIDES["plural"]).search(text):
         return "bilateral"
     return None
 
 
 def _zones(text: str) -> tuple[str, ...]:
-    return tuple(zone for zone, pattern in words.ZONES.items() if compiled(pattern).search(text))
+    return tuple(zone for zone, pattern in cues.ZONES.items() if compiled(pattern).search(text))
 
 
 def _size(text: str) -> str | None:
     """The size word nearest to the mention."""
-    hits = [(match.start(), size) for size, pattern in words.SIZES.items() for match in compiled(pattern).finditer(text)]
+    hits = [(match.start(), size) for size, pattern in cues.SIZES.items() for match in compiled(pattern).finditer(text)]
     return max(hits)[1] if hits else None

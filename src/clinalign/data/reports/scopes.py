@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from clinalign.data.reports import cues
 from clinalign.data.reports import vocabulary as words
 from clinalign.data.reports.mentions import Span, compiled
 
@@ -28,15 +29,15 @@ def judge(text: str, span: Span, spans: Sequence[Span]) -> Label | None:
         return 1
     if span.fixed is not None:
         return 0 if span.fixed == 0 else "uncertain" if not _denied(text, span) else 0
-    text = _masked(text, words.NOT_NEGATION)
-    if _reaches(words.PAST, text, span):
+    text = _masked(text, cues.NOT_NEGATION)
+    if _reaches(cues.PAST, text, span):
         return None
     if _denied(text, span):
         return 0
     doubted = (
-        _reaches(words.DOUBTED_BEFORE, text, span)
-        or _reaches(words.DOUBTED_BEFORE_NEAR, text, span, near=True)
-        or _follows(words.DOUBTED_AFTER, text, span)
+        _reaches(cues.DOUBTED_BEFORE, text, span)
+        or _reaches(cues.DOUBTED_BEFORE_NEAR, text, span, near=True)
+        or _follows(cues.DOUBTED_AFTER, text, span)
         or _alternative(text, span, spans)
     )
     return "uncertain" if doubted else 1
@@ -50,13 +51,13 @@ def _masked(text: str, patterns: tuple[str, ...]) -> str:
 
 
 def _denied(text: str, span: Span) -> bool:
-    masked = _masked(text, (*words.NOT_NEGATION, *words.DOUBT_WITH_NOT))
-    return _reaches(words.DENIED_BEFORE, masked, span) or _follows(words.DENIED_AFTER, masked, span)
+    masked = _masked(text, (*cues.NOT_NEGATION, *cues.DOUBT_WITH_NOT))
+    return _reaches(cues.DENIED_BEFORE, masked, span) or _follows(cues.DENIED_AFTER, masked, span)
 
 
-def _reaches(cues: tuple[str, ...], text: str, span: Span, near: bool = False) -> bool:
+def _reaches(table: tuple[str, ...], text: str, span: Span, near: bool = False) -> bool:
     """Whether a cue before the mention reaches it; a ``near`` cue only to the next comma or 'and'."""
-    for cue in compiled(cues).finditer(text, 0, span.anchor[0]):
+    for cue in compiled(table).finditer(text, 0, span.anchor[0]):
         between = text[cue.end() : span.anchor[0]]
         if near and re.search(r" (?:,|and) ", between):
             continue
@@ -67,24 +68,18 @@ def _reaches(cues: tuple[str, ...], text: str, span: Span, near: bool = False) -
 
 def _clause_ends(between: str, rest: str) -> bool:
     """Whether the clause of a cue ends in the text between it and a mention."""
-    for pattern in words.CLAUSE_ENDS:
-        if any(end.start() < len(between.rstrip()) for end in compiled_open(pattern).finditer(rest)):
-            return True
+    if any(end.start() < len(between.rstrip()) for end in compiled(cues.CLAUSE_ENDS).finditer(rest)):
+        return True
     for comma in re.finditer(r" , (?:and )?", between):
-        starter = compiled(words.NEW_CLAUSE).match(rest, comma.end())
+        starter = compiled(cues.NEW_CLAUSE).match(rest, comma.end())
         if starter and not re.search(r"\b(?:or|nor)\b", rest[comma.end() :]):
             return True
     return False
 
 
-def compiled_open(pattern: str) -> re.Pattern[str]:
-    """Compile an entry that may end in the middle of a text (a look-ahead) or be a mark."""
-    return re.compile(rf"(?<![\w])(?:{pattern})(?![\w])") if pattern[0] == ";" or "with" in pattern else re.compile(rf"\b{pattern}")
-
-
-def _follows(cues: tuple[str, ...], text: str, span: Span) -> bool:
+def _follows(table: tuple[str, ...], text: str, span: Span) -> bool:
     """Whether a cue behind the mention speaks of it: no other clause begins between them."""
-    for cue in compiled(cues).finditer(text, span.anchor[1]):
+    for cue in compiled(table).finditer(text, span.anchor[1]):
         between = text[span.anchor[1] : cue.start()]
         if not _clause_ends(between + " x", between + " x") and " , " not in f"{between} ".replace(" , or ", " "):
             return True
@@ -102,6 +97,9 @@ def _alternative(text: str, span: Span, spans: Sequence[Span]) -> bool:
             continue
         first, second = sorted((span, other), key=lambda item: item.anchor)
         between = text[first.anchor[1] : second.anchor[0]]
-        if re.fullmatch(r"(?: (?!and\b|with\b|is\b|are\b)[\w]+){0,4} (?:, )?(?:or|versus|vs|/)(?: (?!and\b|with\b)\w+){0,4} ?", between.rstrip() + " "):
+        if re.fullmatch(
+            r"(?: (?!and\b|with\b|is\b|are\b)[\w]+){0,4} (?:, )?(?:or|versus|vs|/)(?: (?!and\b|with\b)\w+){0,4} ?",
+            between.rstrip() + " ",
+        ):
             return True
     return False

@@ -58,7 +58,8 @@ HEADINGS: dict[str, str] = {
 _WORDS = "|".join(re.escape(words).replace(r"\ ", r"\s+") for words in sorted(HEADINGS, key=len, reverse=True))
 # At the start of a line with or without a colon (then alone on it), or after the end of a sentence in capitals.
 _HEADING = re.compile(
-    rf"(?im)^[ \t]*(?P<line>{_WORDS})[ \t]*(?::|(?=\n|\Z))|(?<=[.!?\]])[ \t]+(?P<inline>(?-i:{_WORDS.upper().replace('S+', 's+')})):"
+    rf"(?im)^[ \t]*(?P<line>{_WORDS})[ \t]*(?::|(?=\n|\Z))"
+    rf"|(?<=[.!?\]])[ \t]+(?P<inline>(?-i:{_WORDS.upper().replace('S+', 's+')})):"
 )
 _NEW_ITEM = re.compile(r"(?<![.!?:;,])[ \t]*\n(?=[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]|[ \t]*\n)")
 _BULLET = re.compile(r"(?m)^[ \t]*[-*•][ \t]+")
@@ -88,7 +89,7 @@ class Report:
 def normalise(text: str) -> str:
     """Write a text on one line with single blanks, and every removed word as ``XXXX``.
 
-    An item of a list, or a paragraph, that ends without a mark gets a full stop, so that it stays a sentence of its own.
+    An item of a list, or a paragraph, that ends without a mark gets a full stop, so that it stays a sentence.
     """
     text = _NEW_ITEM.sub(".\n", text.replace("\r\n", "\n").strip())
     text = re.sub(r"_{3,}|\bX{4,}\b|\bxxxx+\b", REMOVED, _BULLET.sub("", text))

@@ -11,7 +11,27 @@ import re
 
 from clinalign.data.reports.sections import normalise
 
-ABBREVIATIONS = frozenset("dr mr mrs ms vs approx e.g i.e cf fig st resp prev post-op a.m p.m p.a c.t m.d d.o".split())
+ABBREVIATIONS = frozenset(
+    {
+        "dr",
+        "mr",
+        "mrs",
+        "ms",
+        "vs",
+        "approx",
+        "e.g",
+        "i.e",
+        "cf",
+        "fig",
+        "st",
+        "resp",
+        "prev",
+        "a.m",
+        "p.m",
+        "m.d",
+        "d.o",
+    }
+)
 """Words whose full stop ends no sentence, in lower case."""
 
 # The end: marks, then a blank, or a capital right behind the full stop of a word ("effusion.No").
@@ -39,7 +59,9 @@ def split_sentences(text: str) -> list[str]:
         sentences.append(piece)
         start = end.end()
     sentences.append(text[start:].strip())
-    cleaned = (_LIST_NUMBER.sub("", sentence, count=1) if _LIST_NUMBER.match(sentence) else sentence for sentence in sentences)
+    cleaned = (
+        _LIST_NUMBER.sub("", sentence, count=1) if _LIST_NUMBER.match(sentence) else sentence for sentence in sentences
+    )
     return [sentence for sentence in cleaned if re.search("[A-Za-z]", sentence)]
 
 
