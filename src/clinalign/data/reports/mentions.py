@@ -99,13 +99,16 @@ _BREAK = re.compile(r" (?:;|but|however|although|with|without|which) ")
 _PART = re.compile(r" (?:,|and) ")
 
 
+_FIXED: dict[str, int | str | None] = {"normal": 0, "doubtful": "uncertain", "abnormal": None}
+
+
 def _judged_anatomy(text: str) -> Iterator[Span]:
     for finding, patterns in words.SUBJECTS.items():
         for subject in _matches(patterns, text):
             found = _state_before(finding, text, subject.start()) or _state_after(finding, text, subject.end())
             if found:
                 kind, start, end = found
-                fixed = {"normal": 0, "doubtful": "uncertain", "abnormal": None}[kind]
+                fixed = _FIXED[kind]
                 yield Span(finding, min(subject.start(), start), max(subject.end(), end), fixed, (start, end))
 
 

@@ -103,7 +103,8 @@ def merge(parts: Iterable[tuple[str, str]], report_id: str = "", codes: Iterable
         section = HEADINGS.get(" ".join(heading.lower().split()), "")
         if section and normalise(text):
             texts[section].append(normalise(text))
-    return Report(report_id, *(" ".join(texts[section]) for section in SECTIONS), codes=tuple(codes))
+    indication, comparison, findings, impression = (" ".join(texts[section]) for section in SECTIONS)
+    return Report(report_id, indication, comparison, findings, impression, tuple(codes))
 
 
 def split_sections(text: str, report_id: str = "") -> Report:
