@@ -6,7 +6,8 @@ Tables only, in the notation of :mod:`clinalign.data.reports.vocabulary`.
 from __future__ import annotations
 
 NOT_NEGATION = (
-    r"no (?:\w+ ){0,2}(?:change|increase|decrease|enlargement|progression|growth|worsening|"
+    r"no (?:(?:significant|interval|definite|appreciable|obvious|acute|substantial|further|marked|gross|notable) )"
+    r"{0,2}(?:change|increase|decrease|progression|growth|worsening|"
     r"improvement)s?(?: (?:in|of|from|to|since))?",
     r"no suggestion of (?:enlargement|growth|change)(?: of)?",
     r"(?:not|without) (?:\w+ ){0,2}(?:chang(?:ed?|ing)|increased|decreased|enlarged since|worsened)(?: in)?",
@@ -16,6 +17,16 @@ NOT_NEGATION = (
     r"no doubt",
 )
 """Contains a cue, denies a change and not the finding."""
+
+_NO_LINK = (
+    r"(?!(?:and|with|is|are|for|to|may|might|could|which|suggest\w*|represent\w*|reflect\w*|concern\w*|suspicious|"
+    r"consistent|compatible|likely|possibly|probably|due|from|as)\b)"
+)
+ALTERNATIVE = rf"(?: {_NO_LINK}\w+){{0,4}} (?:, )?(?:or|versus|vs|/)(?: {_NO_LINK}\w+){{0,4}} ?"
+"""What stands between two findings of which one is meant.
+
+Not so in 'opacity concerning for aspiration or pneumonia': the opacity is there.
+"""
 
 DENIED_BEFORE = (
     r"no|not|without|nor|neither|never",
@@ -50,8 +61,8 @@ DOUBTED_BEFORE = (
 DOUBTED_AFTER = (
     r"(?:cannot|can not|could not)(?: \w+)? be (?:\w+ )?(?:excluded|ruled out)|not (?:\w+ )?(?:excluded|ruled out)",
     r"(?:is|are|would be|remains?) (?:\w+ )?(?:possible|suspected|questioned|questionable|likely|unlikely|"
-    r"probable|considered|"
-    r"a possibility|a consideration|a concern|suggested|less likely|favou?red)",
+    r"probable|considered|a possibility|a consideration|a concern|suggested|less likely|favou?red)"
+    r"(?! (?:to|due|related|secondary|represent\w*|reflect\w*)\b)",
     r"not (?:well|fully|adequately) (?:evaluated|assessed|seen)|(?:is|are) (?:a )?(?:possibilit(?:y|ies)|"
     r"considerations?)",
     r"(?:should|could|may|might) be considered|suspected|possible(?! \w)",

@@ -131,16 +131,17 @@ def _state_before(finding: str, text: str, subject: int) -> tuple[str, int, int]
         (match.end() for match in re.finditer(r" [,;:] | but | with | without |\bof normal\b", text[:subject])),
         default=0,
     )
-    piece = text[start:subject]
-    verbs = [match.end() for match in _VERB.finditer(piece)]
-    offset = verbs[-1] if verbs else 0
-    found = _first_state(finding, piece[offset:])
-    # A word between that belongs to something else ("enlarged aorta and heart") breaks the link.
-    if found and re.search(
-        r"\b(?:aort\w+|hil(?:a|um|ar)|vascul\w+|vessels|spine|bon\w+|diaphragm\w*)\b", piece[offset + found[2] :]
-    ):
-        return None
-    return found and (found[0], start + offset + found[1], start + offset + found[2])
+    verbs = [match.end() for match in _VERB.finditer(text, start, subject)]
+    start = verbs[-1] if verbs else start
+    # The nearest member of a list first: in "normal mediastinum and enlarged heart" the heart is enlarged.
+    for begin in [*reversed([match.end() for match in re.finditer(r" and ", text[start:subject])]), 0]:
+        piece = text[start + begin : subject]
+        found = _first_state(finding, piece)
+        if found:
+            # A word between that belongs to something else ("enlarged aorta and heart") breaks the link.
+            linked = not compiled(words.ANOTHER_PART).search(piece[found[2] :])
+            return (found[0], start + begin + found[1], start + begin + found[2]) if linked else None
+    return None
 
 
 def _state_after(finding: str, text: str, subject: int) -> tuple[str, int, int] | None:

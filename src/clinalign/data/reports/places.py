@@ -67,6 +67,10 @@ def _own(text: str, spans: Sequence[Span], number: int) -> tuple[str, str]:
     if right < len(text):
         links = list(_LINK.finditer(f"{behind} "))
         behind = behind[: links[-1].start()] if links else ""
+    else:
+        # "elevated right diaphragm with left basilar atelectasis": the side behind the 'with' is the finding's
+        start = before.rfind(" with ") + 1
+        before = before[start:] if _side(before[start:]) else before
     clauses = [cut.end() for cut in _CLAUSE.finditer(before)]
     cut = _CLAUSE.search(behind)
     return before[clauses[-1] if clauses else 0 :] + text[span.start : span.end], behind[: cut.start() if cut else None]

@@ -97,9 +97,6 @@ def _alternative(text: str, span: Span, spans: Sequence[Span]) -> bool:
             continue
         first, second = sorted((span, other), key=lambda item: item.anchor)
         between = text[first.anchor[1] : second.anchor[0]]
-        if re.fullmatch(
-            r"(?: (?!and\b|with\b|is\b|are\b)[\w]+){0,4} (?:, )?(?:or|versus|vs|/)(?: (?!and\b|with\b)\w+){0,4} ?",
-            between.rstrip() + " ",
-        ):
+        if re.fullmatch(cues.ALTERNATIVE, between):
             return True
     return False

@@ -1,4 +1,4 @@
-"""Measures a labeller of reports against sentences that a person annotated."""
+"""Measures a labeller of reports against annotated sentences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True)
 class Annotation:
-    """What a person read in one sentence of one finding.
+    """What one sentence says of one finding, by its annotator.
 
     Attributes:
         address: The sentence.

@@ -243,6 +243,9 @@ STATES: dict[str, dict[str, str]] = {
 }
 """Of these the earliest in the sentence counts, and of those at one place the first in the table."""
 
+ANOTHER_PART = r"aort\w+|hil(?:a|um|ar)|vascul\w+|vessels|spine|bon\w+|diaphragm\w*"
+"""Between a state and a subject these say that the state is theirs."""
+
 UNCHANGED = r"stable|unchanged|similar|unaltered|the same|not changed|no change"
 """Says of a subject that it is as before: neither normal nor not."""
 
