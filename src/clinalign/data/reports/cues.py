@@ -42,6 +42,12 @@ DENIED_AFTER = (
     r"(?:is|are|appears?)? ?within (?:the )?(?:normal limits?|limits of normal)",
     r"(?:has|have) been removed|(?:is|are|was|were) (?:excluded|ruled out)",
 )  # fmt: skip
+_CANNOT_EXCLUDE = (
+    r"(?:cannot|can not|could not|not|unable to|difficult to|to)(?: \w+)? (?:exclude|rule out)|rule out|r / o"
+)
+_CANNOT_BE_EXCLUDED = (
+    r"(?:cannot|can not|could not)(?: \w+)? be (?:\w+ )?(?:excluded|ruled out)|not (?:\w+ )?(?:excluded|ruled out)"
+)
 DOUBTED_BEFORE_NEAR = (
     r"possible|possibly|probable|probably|likely|unlikely|questionable|question|questioned|suspected|potential|"
     r"presumed|"
@@ -52,14 +58,14 @@ DOUBTED_BEFORE_NEAR = (
 DOUBTED_BEFORE = (
     r"may|might|could|suggest(?:s|ing|ive|ed|ion)?(?: of)?|versus|vs",
     r"suspicious for|suspicion (?:of|for)|concern(?:s|ing|ed)?(?: for| of| about)|worrisome for|question of",
-    r"(?:cannot|can not|could not|not|unable to|difficult to|to)(?: \w+)? (?:exclude|rule out)|rule out|r / o",
+    _CANNOT_EXCLUDE,
     r"evaluat(?:e|ed|ion)(?: \w+)? (?:for|of)|assess(?:ment)? for|differential(?: diagnosis)?(?: considerations?)?",
     r"favou?r(?:s|ed|ing)?(?: to)?|considerations? (?:include|includes)|if|less likely|to (?:identify|look for)",
 )
 """Doubt all that follows in their clause."""
 
 DOUBTED_AFTER = (
-    r"(?:cannot|can not|could not)(?: \w+)? be (?:\w+ )?(?:excluded|ruled out)|not (?:\w+ )?(?:excluded|ruled out)",
+    _CANNOT_BE_EXCLUDED,
     r"(?:is|are|would be|remains?) (?:\w+ )?(?:possible|suspected|questioned|questionable|likely|unlikely|"
     r"probable|considered|a possibility|a consideration|a concern|suggested|less likely|favou?red)"
     r"(?! (?:to|due|related|secondary|represent\w*|reflect\w*)\b)",
@@ -68,7 +74,7 @@ DOUBTED_AFTER = (
     r"(?:should|could|may|might) be considered|suspected|possible(?! \w)",
 )
 
-DOUBT_WITH_NOT = (DOUBTED_BEFORE[2], DOUBTED_AFTER[0])
+DOUBT_WITH_NOT = (_CANNOT_EXCLUDE, _CANNOT_BE_EXCLUDED)
 """Doubt in negating words: no denial."""
 
 PAST = (r"history of|hx of|h / o|status post|s / p|residuals? of|sequelae? of|treated for",)

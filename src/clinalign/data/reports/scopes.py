@@ -27,8 +27,10 @@ def judge(text: str, span: Span, spans: Sequence[Span]) -> Label | None:
     """
     if span.fixed == 1:
         return 1
-    if span.fixed is not None:
-        return 0 if span.fixed == 0 else "uncertain" if not _denied(text, span) else 0
+    if span.fixed == 0:
+        return 0
+    if span.fixed == "uncertain":
+        return 0 if _denied(text, span) else "uncertain"
     text = _masked(text, cues.NOT_NEGATION)
     if _reaches(cues.PAST, text, span):
         return None

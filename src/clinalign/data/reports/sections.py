@@ -55,11 +55,16 @@ HEADINGS: dict[str, str] = {
 }
 """Heading in lower case to section; text under a heading with ``""`` belongs to none of the four."""
 
-_WORDS = "|".join(re.escape(words).replace(r"\ ", r"\s+") for words in sorted(HEADINGS, key=len, reverse=True))
+
+def _any_of(headings: Iterable[str]) -> str:
+    longest_first = sorted(headings, key=len, reverse=True)
+    return "|".join(r"\s+".join(re.escape(word) for word in heading.split()) for heading in longest_first)
+
+
 # At the start of a line with or without a colon (then alone on it), or after the end of a sentence in capitals.
 _HEADING = re.compile(
-    rf"(?im)^[ \t]*(?P<line>{_WORDS})[ \t]*(?::|(?=\n|\Z))"
-    rf"|(?<=[.!?\]])[ \t]+(?P<inline>(?-i:{_WORDS.upper().replace('S+', 's+')})):"
+    rf"(?im)^[ \t]*(?P<line>{_any_of(HEADINGS)})[ \t]*(?::|(?=\n|\Z))"
+    rf"|(?<=[.!?\]])[ \t]+(?P<inline>(?-i:{_any_of(heading.upper() for heading in HEADINGS)})):"
 )
 _NEW_ITEM = re.compile(r"(?<![.!?:;,])[ \t]*\n(?=[ \t]*(?:[-*•]|\d{1,2}[.)])[ \t]|[ \t]*\n)")
 _BULLET = re.compile(r"(?m)^[ \t]*[-*•][ \t]+")
