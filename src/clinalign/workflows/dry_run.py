@@ -86,8 +86,8 @@ def look_at_reward(config: RewardConfig, device: torch.device) -> None:
         reward = load_reward(config.name, None, config.settings, device)  # or it says that it needs a folder
         if config.require_check:
             require_check(reward, None)
-    elif not config.path.is_dir():
-        raise UserError(f"reward '{config.name}': no folder at {config.path}; make one with 'clinalign train reward'")
+    elif not config.path.exists():
+        raise UserError(f"reward '{config.name}': nothing at {config.path}; make one with 'clinalign train reward'")
     elif config.require_check and not (config.path / CHECK_FILE).is_file():
         raise UserError(
             f"reward '{config.name}' in {config.path} was never checked: "
