@@ -6,8 +6,8 @@ A map is psi = (s_x, s_y, t_x, t_y, theta), one row of an ``(N, 5)`` tensor, wit
     M(psi) = [[s_x cos theta, -s_y sin theta, t_x], [s_x sin theta, s_y cos theta, t_y], [0, 0, 1]]:
 
 scale along x and y, then turn, then shift. Coordinates are those of ``torch.nn.functional.affine_grid`` with
-``align_corners=False``: x to the right and y down, -1 and 1 at the outer edges of the picture, so that a shift of 0.2 is
-10 % of the width. Angles are in radians; because y points down, a positive theta turns clockwise as seen.
+``align_corners=False``: x to the right and y down, -1 and 1 at the outer edges of the picture, so that a shift of 0.2
+is 10 % of the width. Angles are in radians; because y points down, a positive theta turns clockwise as seen.
 
 A picture is warped by saying where each point of the result is read: ``warp(image, M)`` at x is ``image`` at M x. So
 M(psi) with t_x > 0 reads further right and moves the content left, and where ``warp(image, M(psi))`` is upright, psi is

@@ -205,4 +205,5 @@ def correlation(images: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     # 1e-4 a pixel is below what 8 bits can show: it keeps a blank image at 0 instead of at chance.
     least = 1e-4 * first.shape[1] ** 0.5
     norms = (first.square().sum(dim=1) + least**2).sqrt() * (second.square().sum(dim=1) + least**2).sqrt()
-    return (first * second).sum(dim=1) / norms
+    found: torch.Tensor = (first * second).sum(dim=1) / norms
+    return found

@@ -1,10 +1,10 @@
 """Films in random known poses: how the alignment network labels its own training data.
 
-A film of pose P that is warped by D^-1 has pose D P: the canonical picture is the film read at P x, hence the warped one
-read at D P x. So a network that is shown the warped film can be taught D P without a label from anybody.
+A film of pose P that is warped by D^-1 has pose D P: the canonical picture is the film read at P x, hence the warped
+one read at D P x. So a network that is shown the warped film can be taught D P without a label from anybody.
 
-What lies beyond the film's edge repeats the edge, so that a seam shows the warp too. Measured on phantoms that were drawn
-in wide postures and never warped, the network reads the chest and not the seam (docs/rewards_posture.md).
+What lies beyond the film's edge repeats the edge, so that a seam shows the warp too. Whether a network reads the chest
+or the seam is measured on phantoms that were drawn in wide postures and never warped (docs/rewards_posture.md).
 """
 
 from __future__ import annotations

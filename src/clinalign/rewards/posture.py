@@ -98,7 +98,7 @@ class PostureReward:
         return RewardResult(values, torch.ones(len(values), dtype=torch.bool, device=values.device), parts)
 
     def worse_images(self, images: torch.Tensor, random: np.random.Generator) -> dict[str, torch.Tensor]:
-        """Return copies in plainly wrong postures, which must score lower (see :func:`clinalign.rewards.check.examine`).
+        """Return copies in plainly wrong postures, which must score lower (for ``reward check``).
 
         Args:
             images: Real films ``(N, 3, H, W)``.

@@ -17,7 +17,7 @@ from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Case
 from clinalign.data.prepared import PreparedDataset
 from clinalign.evaluation.intervals import bootstrap, mean_interval, weighted_mean
-from clinalign.networks.affine import NAMES, identity, matrix, nearest_psi
+from clinalign.networks.affine import NAMES, identity, invert, matrix, nearest_psi, warp
 from clinalign.networks.alignment import AlignmentNetwork
 from clinalign.networks.warps import Warps, in_pose
 from clinalign.rewards.posture import PostureReward
@@ -25,7 +25,7 @@ from clinalign.rewards.posture import PostureReward
 VIEWS = 3  # random poses of each film
 BATCH = 256
 MINIMUM = 5  # films with an attribute, and without, for a difference to be stated
-UNITS = {"degrees": (4, math.degrees(1.0)), "scale": (slice(0, 2), 100.0), "shift": (slice(2, 4), 50.0)}
+UNITS = {"degrees": ([4], math.degrees(1.0)), "scale": ([0, 1], 100.0), "shift": ([2, 3], 50.0)}
 # Name of a ladder: number(s) of psi that change, and their values on the rungs after the unwarped film.
 LADDERS: dict[str, tuple[tuple[int, ...], tuple[float, ...]]] = {
     "turned_clockwise": ((4,), (5.0, 10.0, 15.0, 20.0)),
@@ -75,7 +75,7 @@ def measure(
         "parts": {name: part.mean().item() for name, part in result.parts.items()},
         "tolerance": dict(zip(NAMES, model.tolerance.tolist())),
         "typical_likeness": model.typical.item(),
-        "ladders": {name: _ladder(reward, films, cases, groups, name) for name in LADDERS},
+        "ladders": {name: _ladder(reward, films, own, cases, groups, name) for name in LADDERS},
         "attribute_differences": _differences(result.values.cpu(), dataset, cases, groups),
     }
     truth = _truth(own, dataset, cases)
@@ -98,7 +98,7 @@ def _poses(model: AlignmentNetwork, films: torch.Tensor) -> torch.Tensor:
 def _in_units(away: torch.Tensor, groups: Sequence[str]) -> dict[str, Any]:
     """Return the mean of ``(N, 5)`` absolute differences in degrees, per cent of scale, per cent of the width."""
     return {
-        name: mean_interval(away[:, which].reshape(len(away), -1).mean(dim=1) * factor, groups=groups).to_json()
+        name: mean_interval(away[:, which].mean(dim=1) * factor, groups=groups).to_json()
         for name, (which, factor) in UNITS.items()
     }
 
@@ -118,39 +118,57 @@ def _errors(
 
 
 def _ladder(
-    reward: PostureReward, films: torch.Tensor, cases: Sequence[Case], groups: Sequence[str], name: str
+    reward: PostureReward,
+    films: torch.Tensor,
+    own: torch.Tensor,
+    cases: Sequence[Case],
+    groups: Sequence[str],
+    name: str,
 ) -> dict[str, Any]:
     """Score films further and further from where they were.
 
     Returns:
         ``rungs`` and the mean ``scores`` on them, the unwarped film first; ``falls``, the share of films whose score
         falls with every step; ``steps``, the share of steps on which it falls; ``ends_lower``, the share of films that
-        score less on the last rung than unwarped; ``spearman``, the mean over films of the rank correlation of score
-        and distance (-1 is best).
+        score less on the last rung than on the first; ``spearman``, the mean over films of the rank correlation of
+        score and distance (-1 is best). A film that leans left gains by the first step to the right: ``from_upright``
+        has the four again, with every film first brought upright by its own estimated pose.
     """
-    from scipy.stats import spearmanr
-
     numbers, values = LADDERS[name]
     rungs = [1.0 if numbers == (0, 1) else 0.0, *values]
-    rows = []
+    poses = []
     for value in rungs:
-        poses = identity(len(films))
-        poses[:, numbers] = math.radians(value) if numbers == (4,) else value if numbers == (0, 1) else 2.0 * value
-        rows.append(reward(in_pose(films, poses), cases).values.cpu())
-    scores = torch.stack(rows, dim=1)
+        pose = identity(1)
+        pose[:, numbers] = math.radians(value) if numbers == (4,) else value if numbers == (0, 1) else 2.0 * value
+        poses.append(invert(matrix(pose)))
+    as_found, brought = (
+        torch.stack([reward(warp(films, start @ pose), cases).values.cpu() for pose in poses], dim=1)
+        for start in (matrix(identity(len(films))), matrix(own))
+    )
+    return {
+        "rungs": rungs,
+        "scores": as_found.mean(dim=0).tolist(),
+        **_falling(as_found, groups),
+        "from_upright": _falling(brought, groups),
+    }
+
+
+def _falling(scores: torch.Tensor, groups: Sequence[str]) -> dict[str, Any]:
+    """Return how surely ``(N, rungs)`` scores fall (see :func:`_ladder`)."""
+    from scipy.stats import rankdata
+
     falling = scores.diff(dim=1) < 0
-    ranks = [float(spearmanr(range(len(rungs)), row).statistic) for row in scores.tolist()]
+    # Spearman's correlation is Pearson's of the ranks; taken as 0 for a film whose score never changes.
+    ranks = torch.from_numpy(rankdata(scores.numpy(), axis=1)) - (scores.shape[1] + 1) / 2
+    rungs = torch.arange(scores.shape[1]) - (scores.shape[1] - 1) / 2
+    spread = (ranks.square().sum(dim=1) * rungs.square().sum()).sqrt()
     shares = {
         "falls": falling.all(dim=1).float(),
         "steps": falling.float().mean(dim=1),
         "ends_lower": (scores[:, -1] < scores[:, 0]).float(),
-        "spearman": torch.tensor(ranks),
+        "spearman": (ranks * rungs).sum(dim=1) / spread.clamp_min(1e-9),
     }
-    return {
-        "rungs": rungs,
-        "scores": scores.mean(dim=0).tolist(),
-        **{key: mean_interval(each, groups=groups).to_json() for key, each in shares.items()},
-    }
+    return {key: mean_interval(each, groups=groups).to_json() for key, each in shares.items()}
 
 
 def _differences(

@@ -1,20 +1,13 @@
-"""Train the alignment network of the posture reward on frontal chest films, without labels (posture of CXRL, R).
-
-Round 1 takes every film as canonical and learns the random poses that it is put into. Films are not canonical, but their
-own poses are small against the random ones, so that this network already tells them. Round 2 learns from random poses
-composed with the films' own ones, as round 1 saw them and re-centred so that their mean is the identity; and a small
-image loss asks that each aligned film resembles the canonical one, the mean of all aligned training films.
-"""
+"""Train the alignment network of the posture reward on frontal chest films, without labels (posture of CXRL, R)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from clinalign.core.errors import UserError, nearest
 from clinalign.core.files import write_json
@@ -22,12 +15,13 @@ from clinalign.core.precision import pick_device
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Case
 from clinalign.data.prepared import PreparedDataset
-from clinalign.networks.affine import identity, invert, matrix, nearest_psi, warp
-from clinalign.networks.alignment import AlignmentNetwork, coarse_grey
-from clinalign.networks.fit import FitResult, FitSettings, Labelled, fit, predict
+from clinalign.networks.affine import identity
+from clinalign.networks.alignment import AlignmentNetwork
+from clinalign.networks.fit import FitSettings, Labelled
 from clinalign.networks.labelled_data import read_labelled
-from clinalign.networks.warps import Warps, in_pose, random_views
+from clinalign.networks.warps import Warps
 from clinalign.workflows.posture_measures import measure
+from clinalign.workflows.posture_rounds import PostureSettings, calibrate, train_rounds
 from clinalign.workflows.reward_folder import check_free, check_split
 
 MODALITY = "chest x-ray"
@@ -36,41 +30,6 @@ MINIMUM_FILMS = 16
 LARGEST_VIEW = 32  # pixels: posture is coarse, and a small view sees several times the steps in the same time
 DEFAULT_BACKBONE = {"train": "test_resnet", "judge": "test_byobnet"}  # two families, as for attributes
 DEFAULT_EPOCHS = {"train": 40, "judge": 60}
-VIEWS_OF_VALIDATION = 4  # random poses of each film: a steadier validation score from few films
-HUBER = 0.05  # bend of the regression loss, in psi's units: about 3 degrees, 5 % of scale, 2.5 % of the width
-
-
-@dataclass(frozen=True)
-class PostureSettings:
-    """What is special to the alignment network; all of it R.
-
-    Attributes:
-        hidden: Width of the layer between feature map and psi.
-        image_weight: Weight of the image loss of round 2, 1 minus the likeness to the canonical film.
-        first_round: Share of epochs and seconds that round 1 takes.
-        usual: Share of real films whose deviation is within the tolerance (see :class:`rewards.posture.PostureReward`).
-        typical: Share of real films whose likeness to the canonical film is enough.
-
-    Raises:
-        UserError: For a value out of range.
-    """
-
-    hidden: int = 128
-    image_weight: float = 0.05
-    first_round: float = 0.4
-    usual: float = 0.9
-    typical: float = 0.95
-
-    def __post_init__(self) -> None:
-        """Check every value."""
-        limits = {"hidden": (1, 4096), "image_weight": (0, 10), "first_round": (0.1, 0.9)}
-        for entry in fields(self):
-            low, high = limits.get(entry.name, (0.5, 1))
-            value, whole = getattr(self, entry.name), entry.name == "hidden"
-            wanted = int if whole else (int, float)
-            if isinstance(value, bool) or not isinstance(value, wanted) or not low <= value <= high:
-                kind = "whole number" if whole else "number"
-                raise UserError(f"{entry.name} must be a {kind} from {low} to {high}, got {value!r}")
 
 
 def train_posture(
@@ -121,8 +80,8 @@ def train_posture(
     model = model.to(pick_device(device))
     # Warps are made at twice the network's side at most: finer pixels would be averaged away by the network's resize.
     films = {name: _read(dataset, rows, min(dataset.image_size, 2 * size)) for name, rows in cases.items()}
-    rounds = _train(model, films[split], films["validation"], own, warps, fitting)
-    _calibrate(model, films["validation"], own)
+    rounds = train_rounds(model, films[split], films["validation"], own, warps, fitting)
+    calibrate(model, films["validation"], own)
     metrics: dict[str, Any] = {
         **measure(model, dataset, cases["test"], films["test"].images, warps),
         "left_out": {name: len(dataset.cases(name)) - len(rows) for name, rows in cases.items()},
@@ -167,10 +126,11 @@ def _frontal(dataset: PreparedDataset, split: str) -> list[Case]:
     """Return the cases of ``split`` but those of a known view that is not frontal."""
     cases = dataset.cases(split)
     kept = [case for case in cases if (case.subgroups.get("view") or FRONTAL[0]).lower() in FRONTAL]
-    if len(kept) < MINIMUM_FILMS:
+    patients = len({case.group_id or case.case_id for case in kept})
+    if len(kept) < MINIMUM_FILMS or patients < 2:
         raise UserError(
-            f"{dataset.path} has {len(kept)} frontal films in split '{split}' of {len(cases)} cases, and posture needs "
-            f"{MINIMUM_FILMS}: prepare more"
+            f"{dataset.path} has {len(kept)} frontal films of {patients} patients among the {len(cases)} cases of split "
+            f"'{split}', and posture needs {MINIMUM_FILMS} of two patients or more: prepare more"
         )
     return kept
 
@@ -179,96 +139,3 @@ def _read(dataset: PreparedDataset, cases: Sequence[Case], size: int) -> Labelle
     """Read films into memory, each labelled as canonical."""
     images = read_labelled(dataset, cases, (), size).images
     return Labelled(images, identity(len(images)), torch.ones((len(images), 5), dtype=torch.bool))
-
-
-def _train(
-    model: AlignmentNetwork,
-    train: Labelled,
-    validation: Labelled,
-    own: PostureSettings,
-    warps: Warps,
-    whole: FitSettings,
-) -> list[FitResult]:
-    """Run both rounds on ``model`` in place; the second starts from the weights of the first."""
-    first = max(1, round(own.first_round * whole.epochs))
-    results = []
-    for number, epochs in enumerate((first, max(1, whole.epochs - first)), start=1):
-        share = own.first_round if number == 1 else 1.0 - own.first_round
-        settings = FitSettings(
-            **{
-                **asdict(whole),
-                "epochs": epochs,
-                "seconds": whole.seconds * share if whole.seconds else None,
-                "seed": derive_seed(whole.seed, "round", number),
-            }
-        )
-        if number == 2:
-            train, validation = _own_poses(model, train, validation)
-        results.append(_fit_round(model, train, validation, warps, settings, own.image_weight if number == 2 else 0.0))
-    return results
-
-
-def _fit_round(
-    model: AlignmentNetwork, train: Labelled, validation: Labelled, warps: Warps, settings: FitSettings, weight: float
-) -> FitResult:
-    """Fit ``model`` to the random poses of films whose own poses are their labels."""
-
-    def vary(
-        images: torch.Tensor, poses: torch.Tensor, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        moved, maps = random_views(images, matrix(poses), warps, generator)
-        return moved, nearest_psi(maps)
-
-    def forward(images: torch.Tensor) -> torch.Tensor:
-        psi = model.pose(images)
-        unlike = 1.0 - model.likeness(images, psi) if weight else torch.zeros_like(psi[:, 0])
-        return torch.cat((psi, unlike[:, None]), dim=1)
-
-    def loss(outputs: torch.Tensor, poses: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-        return F.smooth_l1_loss(outputs[:, :5], poses, beta=HUBER) + weight * outputs[:, 5].mean()
-
-    def score(outputs: torch.Tensor, poses: torch.Tensor, _: torch.Tensor) -> float:
-        return -(outputs[:, :5] - poses).abs().mean().item()
-
-    return fit(model, train, _moved(validation, warps), settings, loss, score, forward, "learning posture", vary)
-
-
-def _moved(films: Labelled, warps: Warps) -> Labelled:
-    """Return several views of each film in random poses, the same whatever the seed of training."""
-    generator = torch.Generator().manual_seed(derive_seed("posture validation"))
-    images = films.images.repeat(VIEWS_OF_VALIDATION, 1, 1, 1).float() / 255.0
-    added = warps.draw(len(images), generator)
-    poses = nearest_psi(matrix(added) @ matrix(films.labels.repeat(VIEWS_OF_VALIDATION, 1)))
-    return Labelled.of(in_pose(images, added), poses, torch.ones_like(poses).bool())
-
-
-def _own_poses(model: AlignmentNetwork, train: Labelled, validation: Labelled) -> tuple[Labelled, Labelled]:
-    """Label films with their own poses, re-centred on the training films, and set the canonical film."""
-    psi = [predict(model.pose, films, model.device) for films in (train, validation)]
-    # Pose P maps canonical to film. Seen from the mean pose C as the new origin it is P C^-1, whose mean is the identity.
-    centre = invert(matrix(psi[0].mean(dim=0, keepdim=True)))
-    relabelled = [
-        Labelled(films.images, nearest_psi(matrix(own) @ centre), films.known)
-        for films, own in zip((train, validation), psi)
-    ]
-    model.canonical.copy_(mean_film(relabelled[0].images, relabelled[0].labels))
-    return relabelled[0], relabelled[1]
-
-
-def mean_film(images: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
-    """Return the coarse mean of ``(N, 3, H, W)`` uint8 films aligned by their poses ``(N, 5)``, ``(1, 1, 32, 32)``."""
-    total = torch.zeros(1)
-    for rows, psi in zip(torch.split(images, 256), torch.split(poses, 256)):
-        total = total + coarse_grey(warp(rows.float() / 255.0, matrix(psi))).sum(dim=0, keepdim=True)
-    return total / len(images)
-
-
-def _calibrate(model: AlignmentNetwork, films: Labelled, own: PostureSettings) -> None:
-    """Write into ``model`` how far real films deviate, and how like the canonical one they are when aligned."""
-    psi = predict(model.pose, films, model.device)
-    away = (psi - identity(len(psi))).abs()
-    images = films.images.float() / 255.0
-    with torch.no_grad():
-        likeness = model.likeness(images.to(model.device), psi.to(model.device)).cpu()
-    model.tolerance.copy_(away.quantile(own.usual, dim=0))
-    model.typical.copy_(likeness.quantile(1.0 - own.typical))
