@@ -54,6 +54,9 @@ def test_the_folder_holds_weights_card_and_metrics(data: Path, trained: Path) ->
     assert card["settings"]["warps"]["rotation"] == 25.0
     assert card["calibration"]["tolerance"] == pytest.approx(model.tolerance.tolist())
     assert model.canonical.std() > 0.05
+    films = dataset.images(dataset.cases("train"))
+    with torch.no_grad():  # upright is how the training films stand on average
+        assert model.pose(films).mean(dim=0).tolist() == pytest.approx([1.0, 1.0, 0.0, 0.0, 0.0], abs=1e-5)
     assert (model.tolerance > 0).all()
     assert -1 < model.typical < 1
 
@@ -95,7 +98,7 @@ def test_films_that_are_not_frontal_are_left_out(data: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(PreparedDataset, "cases", with_laterals)
     with pytest.raises(
-        UserError, match=r"has 15 frontal films of 15 patients among the 21 cases of split 'validation', .* needs 16"
+        UserError, match=r"has 15 frontal films of 15 patients among 21 cases of split 'validation', .* needs 16"
     ):
         train_reward("posture", data, tmp_path / "r", **QUICK)
     monkeypatch.setattr("clinalign.workflows.train_posture.MINIMUM_FILMS", 15)

@@ -46,6 +46,7 @@ class AlignmentNetwork(nn.Module):
 
     Attributes:
         canonical: ``(1, 1, 32, 32)`` mean of the aligned training films; zeros before there is one.
+        centre: ``(5,)`` taken off every answer, so that the mean pose of the training films is the identity exactly.
         tolerance: ``(5,)`` how far the psi of real films deviate from the identity; zeros before calibration.
         typical: Likeness that nearly all real films reach; -1 before calibration.
 
@@ -54,6 +55,7 @@ class AlignmentNetwork(nn.Module):
     """
 
     canonical: torch.Tensor
+    centre: torch.Tensor
     tolerance: torch.Tensor
     typical: torch.Tensor
     limits: torch.Tensor
@@ -83,6 +85,7 @@ class AlignmentNetwork(nn.Module):
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.register_buffer("canonical", torch.zeros(1, 1, COARSE, COARSE))
+        self.register_buffer("centre", torch.zeros(5))
         self.register_buffer("tolerance", torch.zeros(5))
         self.register_buffer("typical", torch.tensor(-1.0))
         self.register_buffer("limits", torch.tensor(LIMITS), persistent=False)
@@ -112,7 +115,7 @@ class AlignmentNetwork(nn.Module):
             prepared = (resize(images.float(), self.image_size) - self.mean) / self.std
             raw: torch.Tensor = self.head(self._map(prepared))
             moved = self.limits * torch.tanh(raw / self.limits)
-            return torch.cat((moved[:, :2].exp(), moved[:, 2:]), dim=1)
+            return torch.cat((moved[:, :2].exp(), moved[:, 2:]), dim=1) - self.centre
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The same as :meth:`pose`."""

@@ -81,7 +81,7 @@ def train_posture(
     # Warps are made at twice the network's side at most: finer pixels would be averaged away by the network's resize.
     films = {name: _read(dataset, rows, min(dataset.image_size, 2 * size)) for name, rows in cases.items()}
     rounds = train_rounds(model, films[split], films["validation"], own, warps, fitting)
-    calibrate(model, films["validation"], own)
+    calibrate(model, films[split], films["validation"], own)
     metrics: dict[str, Any] = {
         **measure(model, dataset, cases["test"], films["test"].images, warps),
         "left_out": {name: len(dataset.cases(name)) - len(rows) for name, rows in cases.items()},
@@ -94,7 +94,11 @@ def train_posture(
         "dataset": dataset.fingerprint,
         "source": dataset.info.get("source"),
         "modality": dataset.modality,
-        "calibration": {"tolerance": model.tolerance.tolist(), "typical_likeness": model.typical.item()},
+        "calibration": {
+            "centre": model.centre.tolist(),
+            "tolerance": model.tolerance.tolist(),
+            "typical_likeness": model.typical.item(),
+        },
         "metrics": metrics,
         "settings": {**asdict(own), "warps": asdict(warps)},
         "fit": asdict(fitting),
@@ -129,7 +133,7 @@ def _frontal(dataset: PreparedDataset, split: str) -> list[Case]:
     patients = len({case.group_id or case.case_id for case in kept})
     if len(kept) < MINIMUM_FILMS or patients < 2:
         raise UserError(
-            f"{dataset.path} has {len(kept)} frontal films of {patients} patients among the {len(cases)} cases of split "
+            f"{dataset.path} has {len(kept)} frontal films of {patients} patients among {len(cases)} cases of split "
             f"'{split}', and posture needs {MINIMUM_FILMS} of two patients or more: prepare more"
         )
     return kept
