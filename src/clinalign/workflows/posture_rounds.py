@@ -146,9 +146,9 @@ def mean_film(images: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
 def calibrate(model: AlignmentNetwork, train: Labelled, films: Labelled, own: PostureSettings) -> None:
     """Write into ``model`` what is usual in real films.
 
-    Round 2 learns poses whose mean is the identity, and answers with a mean a per cent or two away from it. What is left
-    over on the training films is taken off every answer. How far films deviate, and how like the canonical one they are
-    when aligned, is measured on others, the validation films.
+    Round 2 learns poses whose mean is the identity, and answers with a mean a per cent or two away from it. What is
+    left over on the training films is taken off every answer. How far films deviate, and how like the canonical one
+    they are when aligned, is measured on others, the validation films.
     """
     model.centre.copy_((predict(model.pose, train, model.device) - identity(len(train))).mean(dim=0))
     psi = predict(model.pose, films, model.device)
