@@ -37,7 +37,7 @@ def augment(images: torch.Tensor, recipe: str, generator: torch.Generator) -> to
     if recipe == "none":
         return images
     move = _flip_and_turn if recipe == "dermoscopy" else _small_affine
-    return _photometric(move(images, generator), generator).clamp(0.0, 1.0)
+    return photometric(move(images, generator), generator).clamp(0.0, 1.0)
 
 
 def _coin(images: torch.Tensor, generator: torch.Generator, chance: float) -> torch.Tensor:
@@ -69,8 +69,16 @@ def _small_affine(images: torch.Tensor, generator: torch.Generator) -> torch.Ten
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _photometric(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Change brightness and contrast (each up to 15 %), blur three in ten images, add noise to half of them."""
+def photometric(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Change brightness and contrast (each up to 15 %), blur three in ten images, add noise to half of them.
+
+    Args:
+        images: ``(N, 3, H, W)`` in ``[0, 1]``.
+        generator: Source of randomness, on the images' device.
+
+    Returns:
+        Images of the same shape; some values may lie a little outside ``[0, 1]``.
+    """
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     contrast = _uniform(images, generator, 0.85, 1.15)
     images = (images - mean) * contrast + mean * _uniform(images, generator, 0.85, 1.15)

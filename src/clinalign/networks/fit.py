@@ -25,6 +25,7 @@ from clinalign.networks.scores import mean_auroc
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 Score = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]
+Vary = Callable[[torch.Tensor, torch.Tensor, torch.Generator], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def fit(
     score: Score = mean_auroc,
     forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
     words: str = "training",
+    vary: Vary | None = None,
 ) -> FitResult:
     """Train ``model`` in place and leave the best averaged weights in it, in evaluation mode.
 
@@ -138,6 +140,8 @@ def fit(
         score: ``(outputs, labels, known)`` to a number, higher is better, NaN when undefined (the last epoch wins).
         forward: How to call the network on float images; ``model`` itself by default.
         words: Shown beside the progress bar.
+        vary: ``(images, labels, generator)`` to changed images and the labels that follow the change; by default the
+            augmentation of the settings, which leaves labels as they are.
 
     Returns:
         The history.
@@ -167,7 +171,11 @@ def fit(
                 progress = _progress(step, steps_an_epoch * settings.epochs, time.monotonic() - start, settings.seconds)
                 for group in optimizer.param_groups:
                     group["lr"] = settings.learning_rate * schedule(progress, settings.warmup)
-                value = loss(forward(augment(images, settings.augmentation, generator)), labels, known)
+                if vary is not None:
+                    images, labels = vary(images, labels, generator)
+                else:
+                    images = augment(images, settings.augmentation, generator)
+                value = loss(forward(images), labels, known)
                 if not torch.isfinite(value):
                     raise UserError(f"the loss became {value.item()} in epoch {epoch}: lower the learning rate")
                 optimizer.zero_grad(set_to_none=True)

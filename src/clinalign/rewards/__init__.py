@@ -16,6 +16,7 @@ from clinalign.core.registry import Registry
 from clinalign.core.types import Reward
 from clinalign.rewards.attributes import attribute_reward
 from clinalign.rewards.diagnostic import diagnostic_reward
+from clinalign.rewards.posture import posture_reward
 from clinalign.rewards.sanity import brightness_reward, compressibility_reward
 
 RewardFactory = Callable[[Path | None, Mapping[str, Any], torch.device], Reward]
@@ -25,6 +26,7 @@ REWARDS.add("attributes", attribute_reward)
 REWARDS.add("brightness", brightness_reward)
 REWARDS.add("compressibility", compressibility_reward)
 REWARDS.add("diagnostic", diagnostic_reward)
+REWARDS.add("posture", posture_reward)
 
 
 def load_reward(
