@@ -92,7 +92,7 @@ def test_all_problems_are_reported_together(tmp_path: Path) -> None:
         ({"objective": {"name": "dpo"}}, "key 'objective.name': input should be 'ddpo', got 'dpo'"),
         ({"train": {"epochs": 1.5}}, "key 'train.epochs': input should be a valid integer"),
         ({"train": 3}, "key 'train': input should be a valid dictionary"),
-        ({"generator": {"model": "m", "ace": {"tokens": 4}}}, "key 'generator.ace.tokens': input should be less than"),
+        ({"generator": {"model": "m", "ace": {"tokens": 17}}}, "key 'generator.ace.tokens': input should be less than"),
         ({"rollout": {"guidance": 0.5}}, "key 'rollout.guidance': input should be greater than or equal to 1"),
         ({"rollout": {"steps": 5}, "objective": {"ignore_last": 5}}, "leaves none of the 5 rollout.steps .*take 4 or"),
         ({"seed": -1}, "key 'seed': input should be greater than or equal to 0, got -1"),

@@ -169,7 +169,7 @@ def test_mistakes_are_told(tmp_path: Path, images: torch.Tensor) -> None:
         load_extractor(f"inception:{tmp_path / 'none.pth'}")
     with pytest.raises(UserError, match="no torchxrayvision DenseNet weights"):
         load_extractor(f"xrv-densenet:{tmp_path / 'none.pt'}")
-    with pytest.raises(UserError, match="no classifier folder"):
+    with pytest.raises(UserError, match="no network in"):
         load_extractor(f"domain:{tmp_path / 'none'}")
     with pytest.raises(UserError, match="cannot open the dino model"):
         load_extractor(f"dino:{tmp_path / 'none'}")

@@ -97,8 +97,8 @@ def make_tuner(tiny_config: Callable[..., TuneConfig], cases: list[Case], tmp_pa
             add_lora(generator.unet, config.generator.adapter.rank, config.generator.adapter.targets, config.seed)
         return Tuner(
             config, generator, CombinedReward({"toy": reward or load_reward("brightness")}, {"toy": 1.0}),
-            PromptSource(cases, config.data.prompts, config.seed), plan_epoch(config), RunFolder(tmp_path / "run"),
-            Accelerator(cpu=True),
+            PromptSource(cases, config.data.prompts, config.seed, config.rollout.seeds_per_prompt), plan_epoch(config),
+            RunFolder(tmp_path / "run"), Accelerator(cpu=True),
         )  # fmt: skip
 
     return make

@@ -12,7 +12,7 @@ import torch
 from clinalign.core.config import TrainConfig
 from clinalign.core.errors import UserError
 from clinalign.core.types import Case, RewardResult
-from clinalign.tuning.loop import learning_rate_at
+from clinalign.tuning.trained import decay_at
 
 TOY = {
     "rollout.images_per_prompt": 8,
@@ -137,7 +137,7 @@ def test_every_step_moves_the_average_by_its_rule(make_tuner: Callable[..., Any]
 def test_no_valid_score_is_an_error_that_names_the_reward(make_tuner: Callable[..., Any]) -> None:
     tuner = make_tuner({}, Score(lambda images: torch.full((len(images),), torch.nan)))
     before = {name: value.detach().clone() for name, value in tuner.parameters.items()}
-    with pytest.raises(UserError, match="no picture of the epoch got a valid score from reward brightness: look at"):
+    with pytest.raises(UserError, match="no picture of the epoch got a valid score from reward toy: look at"):
         tuner.step()
     assert all(torch.equal(value, before[name]) for name, value in tuner.parameters.items())
 
@@ -162,17 +162,19 @@ def test_steps_without_noise_are_refused(make_tuner: Callable[..., Any]) -> None
 
 
 def test_the_learning_rate_stays_or_falls_along_a_cosine() -> None:
-    constant = TrainConfig(epochs=4, learning_rate=0.1)
-    assert [learning_rate_at(constant, done) for done in (0, 2, 4)] == [0.1] * 3
-    falling = TrainConfig(epochs=4, learning_rate=0.1, decay="cosine")
-    # 0.1 (1 + cos(pi x)) / 2 at x = 0, 1/4, 1/2, 1; a run that goes on past its end stays at 0
-    wanted = [0.1, 0.05 * (1 + math.sqrt(0.5)), 0.05, 0.0, 0.0]
-    assert [learning_rate_at(falling, done) for done in (0, 1, 2, 4, 5)] == pytest.approx(wanted, abs=1e-12)
+    constant = TrainConfig(epochs=4)
+    assert [decay_at(constant, done) for done in (0, 2, 4)] == [1.0] * 3
+    falling = TrainConfig(epochs=4, decay="cosine")
+    # (1 + cos(pi x)) / 2 at x = 0, 1/4, 1/2, 1; a run that goes on past its end stays at 0
+    wanted = [1.0, 0.5 * (1 + math.sqrt(0.5)), 0.5, 0.0, 0.0]
+    assert [decay_at(falling, done) for done in (0, 1, 2, 4, 5)] == pytest.approx(wanted, abs=1e-12)
 
 
 def test_updates_are_made_at_the_rate_of_their_place(make_tuner: Callable[..., Any]) -> None:
     tuner = make_tuner({"train.decay": "cosine", "train.epochs": 2, "train.updates_per_epoch": 2})
     run(tuner, 1)
-    assert tuner.optimizer.param_groups[0]["lr"] == learning_rate_at(tuner.config.train, 0.5)  # the second of the epoch
+    assert tuner.optimizer.param_groups[0]["lr"] == tuner.config.train.learning_rate * decay_at(
+        tuner.config.train, 0.5
+    )  # the second of the epoch
     run(tuner, 1)
-    assert tuner.optimizer.param_groups[0]["lr"] == learning_rate_at(tuner.config.train, 1.5)
+    assert tuner.optimizer.param_groups[0]["lr"] == tuner.config.train.learning_rate * decay_at(tuner.config.train, 1.5)

@@ -65,7 +65,7 @@ def test_what_costs_more_is_said_to_cost_more(tiny: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rewards": [{"name": "attributes", "path": "NOWHERE"}]}, "reward 'attributes': no folder at .*nowhere; make"),
+        ({"rewards": [{"name": "attributes", "path": "NOWHERE"}]}, "reward 'attributes': nothing at .*nowhere; make"),
         ({"rewards": [{"name": "attributs", "path": "NOWHERE"}]}, "unknown reward 'attributs': did you mean"),
         ({"rewards": [{"name": "attributes"}]}, "reward 'attributes' needs the folder of its trained weights"),
         ({"rewards": [{"name": "attributes", "path": "REWARD"}]}, "was never checked: run 'clinalign reward check"),

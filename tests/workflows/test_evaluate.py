@@ -286,6 +286,38 @@ def test_no_gap_is_no_number() -> None:
     assert "within chance" in notes[0]
 
 
+# --- further evaluators
+
+
+def test_a_scorer_is_one_more_metric_with_its_change(tiny: Any, tmp_path: Path) -> None:
+    settings = replace(QUICK, scorers=(tiny.evaluator,))
+    entries = evaluate_pair(None, tiny.run, tiny.data, tiny.evaluator, tmp_path / "out", settings)
+    # as a scorer the classifier gives each image the share of its attributes that are right
+    for prefix in ("base/", "tuned/", "real/"):
+        scored, known = entries[f"{prefix}alignment/attributes"], entries[f"{prefix}alignment/attribute_accuracy"]
+        assert scored["value"] == pytest.approx(known["value"])
+        assert scored["ci95"][0] <= scored["value"] <= scored["ci95"][1]
+        assert scored["evaluator"].startswith("attributes:hard:")
+    change = entries["change/alignment/attributes"]
+    assert change["value"] == pytest.approx(
+        entries["tuned/alignment/attributes"]["value"] - entries["base/alignment/attributes"]["value"]
+    )
+    assert read(tmp_path / "out" / "evaluation.json")["scorers"].keys() == {"attributes"}
+
+
+def test_a_scorer_must_be_independent_and_one_of_a_kind(tiny: Any, tmp_path: Path) -> None:
+    for scorers, message in (
+        ((tiny.reward,), "the evaluator is the reward itself"),
+        ((tiny.evaluator, tiny.evaluator), "two scorers measure 'attributes'"),
+        ((tmp_path / "none",), "no network in"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate(
+                tiny.data, tmp_path / "out", tiny.evaluator, model=tiny.run, settings=replace(QUICK, scorers=scorers)
+            )
+    assert not (tmp_path / "out").exists()
+
+
 # --- the evaluator must be independent
 
 

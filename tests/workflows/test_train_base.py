@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from clinalign.core.errors import UserError
+from clinalign.core.seeds import derive_seed
 from clinalign.data.prepared import PreparedDataset
 from clinalign.generation import pretrain_denoiser
 from clinalign.generation.generator import Generator
@@ -97,8 +98,6 @@ def test_interrupted_and_started_again_it_is_bitwise_the_same(
     out = tmp_path / "base"
     often(monkeypatch)
     with monkeypatch.context() as patch:
-        # the same words for both trainings: fitted twice, the tokenizer may number some letters in another order
-        patch.setattr(module, "fit_tokenizer", lambda texts: Generator.load(base).tokenizer)
         interrupt(patch, step=4)
         with pytest.raises(KeyboardInterrupt):
             train_base(tiny.data, out, SETTINGS)
@@ -263,3 +262,22 @@ def test_mirror_images_are_served_where_asked(generator: Any) -> None:
     assert len(distinct) == 4  # itself, mirrored, upside down, both
     mirrored = generator.encode_images(images[:1].flip(-1).float() / 255)[0]
     assert min((row - mirrored).abs().max() for row in distinct) < 1e-5
+
+
+def test_condition_tokens_are_learnt_alone(tiny: Any, tmp_path: Path) -> None:
+    settings = BaseSettings(from_model=str(tiny.model), steps=4, batch_size=8, ace_tokens=2, learning_rate=0.1)
+    train_base(tiny.data, tmp_path / "prompted", settings)
+    before, after = Generator.load(tiny.model), Generator.load(tmp_path / "prompted")
+    assert after.ace is not None
+    assert after.ace.tokens.shape == (2, before.text_width)
+    for part in ("unet", "text_encoder", "vae"):
+        old, new = (getattr(generator, part).state_dict() for generator in (before, after))
+        assert all(torch.equal(old[name], new[name]) for name in old)
+    before.add_ace(2, derive_seed(0, "ace"))
+    assert (after.ace.tokens - before.ace.tokens).abs().max() > 0.01  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="carries condition tokens, which cannot become a part of its weights"):
+        train_base(tiny.data, tmp_path / "more", BaseSettings(from_model=str(tmp_path / "prompted"), steps=1))
+    with pytest.raises(UserError, match="for a model that exists: give it with --from"):
+        train_base(tiny.data, tmp_path / "none", BaseSettings(ace_tokens=2))
+    with pytest.raises(UserError, match="ace_tokens is 17: from 0 to 16"):
+        train_base(tiny.data, tmp_path / "none", BaseSettings(from_model=str(tiny.model), ace_tokens=17))

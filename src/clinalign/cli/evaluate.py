@@ -14,12 +14,16 @@ from clinalign.cli.output import AsJson, print_json
 SHOWN = (
     "alignment/attribute_accuracy",
     "alignment/apr",
+    "alignment/posture",
+    "alignment/clip_score",
+    "alignment/region",
     "fidelity/fid",
     "fidelity/kid",
     "fidelity/recall",
     "diversity/feature_distance",
     "diversity/ms_ssim",
 )
+SCORED = ("posture", "clip_score", "region")
 
 
 def evaluate_command(
@@ -56,6 +60,14 @@ def evaluate_command(
     extractor: Annotated[
         list[str] | None,
         typer.Option("--extractor", metavar="NAME:PATH", help="Further features, e.g. inception:FILE; repeatable."),
+    ] = None,
+    scorer: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--scorer",
+            metavar="DIR",
+            help="Further evaluator (posture, consistency, region) of split judge; repeatable.",
+        ),
     ] = None,
     reward: Annotated[
         list[Path] | None,
@@ -94,6 +106,7 @@ def evaluate_command(
         eta=eta,
         attributes=tuple(attribute or ()),
         extractors=tuple(extractor or ()),
+        scorers=tuple(scorer or ()),
         rewards=tuple(reward or ()),
         allow_reward_evaluator=allow_reward_evaluator,
         keep_images=None if keep_all_images else 64,
@@ -116,7 +129,8 @@ def evaluate_command(
         for prefix in prefixes:
             if prefix + key in entries:
                 print(line(prefix + key, entries[prefix + key]))
-    for key in ("gap/attribute_accuracy_closed", "change/diversity", "change/fid"):
+    scored = [key for key in entries if key.startswith("change/alignment/") and key.rpartition("/")[2] in SCORED]
+    for key in (*scored, "gap/attribute_accuracy_closed", "change/diversity", "change/fid"):
         if key in entries:
             print(line(key, entries[key]))
     print(f"written to {out}")

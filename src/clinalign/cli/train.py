@@ -55,6 +55,10 @@ def base_command(
     noisy_steps: Annotated[
         bool, typer.Option("--noisy-steps", help="Full loss weight at high noise: texts sooner, textures later.")
     ] = False,
+    ace_tokens: Annotated[
+        int,
+        typer.Option("--ace-tokens", min=0, max=16, help="Learn so many condition tokens for --from, nothing else."),
+    ] = 0,
     width: Annotated[int, typer.Option("--width", min=16, help="First width of the denoiser, from scratch only.")] = 64,
     split: Annotated[str, typer.Option("--split", help="Split trained on.")] = "train",
     seed: Annotated[int, typer.Option("--seed", help="Of everything drawn.")] = 0,
@@ -73,6 +77,7 @@ def base_command(
         learning_rate=learning_rate,
         caption_dropout=caption_dropout,
         noisy_steps=noisy_steps,
+        ace_tokens=ace_tokens,
         width=width,
         split=split,
         seed=seed,

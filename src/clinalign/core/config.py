@@ -43,9 +43,11 @@ class AdapterConfig(_Section):
 
 
 class AceConfig(_Section):
-    """Adaptive condition embeddings."""
+    """Adaptive condition embeddings (CXRL): learnable tokens behind the text's own."""
 
-    tokens: int = Field(default=0, ge=0, le=0, description="learnable condition tokens; this version has none: 0")
+    tokens: int = Field(default=0, ge=0, le=16, description="learnable condition tokens; 0: none (CXRL: drawn as 2, P)")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of the tokens, which have no weight decay (R)")
+    unconditional: bool = Field(default=True, description="append them to the empty branch of guidance too (R)")
 
 
 class GeneratorConfig(_Section):
@@ -69,6 +71,12 @@ class RolloutConfig(_Section):
     )
     images_per_prompt: int = Field(default=8, ge=1)
     prompts_per_epoch: int = Field(default=8, ge=1)
+    seeds_per_prompt: int = Field(
+        default=0,
+        ge=0,
+        description="noises that a prompt is drawn from, again and again, so that the anchor's scores can be read from "
+        "the cache; 0: fresh noise for every picture",
+    )
     batch_size: int | None = Field(
         default=None, ge=1, description="rows sampled at once; derived when null, never a result"
     )
@@ -84,12 +92,32 @@ class RewardConfig(_Section):
     require_check: bool = Field(
         default=True, description="refuse a reward with weights that has not passed `reward check`"
     )
+    comparative: bool = Field(
+        default=True, description="compare it with the anchor where feedback is comparative (CXRL: not posture, P)"
+    )
 
 
 class FeedbackConfig(_Section):
     """What turns scores into the learning signal."""
 
-    name: Literal["absolute"] = "absolute"
+    name: Literal["absolute", "comparative"] = Field(
+        default="absolute", description="comparative: score against the frozen anchor (RLCF of CXRL)"
+    )
+    form: Literal["difference", "win", "logistic"] = Field(default="logistic", description="of the comparison (R)")
+    margin: float = Field(default=0.0, ge=0, description="win: smaller differences are ties (R)")
+    tau: float | None = Field(
+        default=None, gt=0, description="logistic: scale of the differences; null: their running spread (R)"
+    )
+    against: Literal["anchor", "group"] = Field(
+        default="anchor", description="the anchor alone, or the prompt's other pictures with the anchor as one more"
+    )
+    share_noise: Literal["initial", "all", "none"] = Field(
+        default="initial",
+        description="noise that policy and anchor have in common; all: no signal while the two are equal (R)",
+    )
+    cache: Path | None = Field(
+        default=None, description="folder of anchor scores that several runs share; null: the run's own"
+    )
 
 
 class AdvantageConfig(_Section):
@@ -99,6 +127,10 @@ class AdvantageConfig(_Section):
     buffer: int = Field(default=32, ge=1, description="rewards remembered for each prompt (P)")
     min_count: int = Field(default=16, ge=1, description="until a prompt has so many, batch statistics are used (P)")
     clip: float = Field(default=5.0, gt=0, description="largest absolute advantage (P)")
+    aggregate: Literal["advantage_aggregate", "reward_aggregate"] = Field(
+        default="advantage_aggregate",
+        description="several rewards: add their advantages, whatever their scales (R), or the weighted rewards (P)",
+    )
     global_std: bool = Field(default=True, description="group: divide by the spread of the whole batch (R)")
 
 

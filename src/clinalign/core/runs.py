@@ -15,7 +15,8 @@ from clinalign.core.files import write_text
 
 # What may differ between a run and its continuation: how long it goes on, where it runs, how often it looks.
 _MAY_CHANGE = {"train.epochs", "train.device", "train.checkpoint_every", "train.micro_batch", "rollout.batch_size",
-               "evaluate.every", "evaluate.prompts", "evaluate.images_per_prompt", "evaluate.evaluator"}  # fmt: skip
+               "evaluate.every", "evaluate.prompts", "evaluate.images_per_prompt", "evaluate.evaluator",
+               "feedback.cache"}  # fmt: skip
 
 
 class RunFolder:

@@ -64,6 +64,13 @@ class Reward(Protocol):
         ...
 
 
+class WeightedRewards(Reward, Protocol):
+    """Several rewards as one weighted sum; its parts hold each reward's own score by name, NaN where not valid."""
+
+    rewards: dict[str, Reward]
+    weights: dict[str, float]
+
+
 @runtime_checkable
 class Extractor(Protocol):
     """Maps images to feature vectors for fidelity and diversity metrics."""

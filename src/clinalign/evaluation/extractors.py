@@ -7,24 +7,23 @@ the same identity from a ``.pth`` and from a ``.safetensors`` file.
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from clinalign.core.errors import UserError
-from clinalign.core.images import resize, to_uint8
+from clinalign.core.images import to_uint8
 from clinalign.core.registry import Registry
 from clinalign.core.types import Extractor
 from clinalign.networks.classifier import AttributeClassifier, check_image_batch
+from clinalign.networks.foreign_weights import misfit, read_state_dict
+from clinalign.networks.network_folder import hash_weights
+from clinalign.networks.xrv import XRV_SIZE, open_densenet, to_xrv
 
 Device = torch.device | str
 EXTRACTORS: Registry[Callable[[str, Device], Extractor]] = Registry("feature extractor", "clinalign.extractors")
-_XRV_SIZE = 224  # pixels: the size that torchxrayvision's DenseNet-121 was trained at
 
 
 class FeatureExtractor:
@@ -74,49 +73,6 @@ def load_extractor(spec: str, device: Device = "cpu") -> Extractor:
     return entry(path, device)
 
 
-def module_hash(module: nn.Module) -> str:
-    """Return the first 12 hexadecimal digits of the SHA-256 of a module's weights and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
-def _state_dict(file: Path, what: str) -> dict[str, torch.Tensor]:
-    """Read a plain state dict; nothing in the file is executed.
-
-    Raises:
-        UserError: When the file is missing, or holds more than tensors by name.
-    """
-    if not file.is_file():
-        raise UserError(f"no {what} weights at {file}: download them yourself and give the path of the file")
-    refusal = (
-        f"{file} is not a plain state dict of {what} and is not opened, because a pickle can run code: "
-        "convert it to .safetensors where you trust it"
-    )
-    if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(str(file))
-        except SafetensorError as error:
-            raise UserError(f"{file} is damaged: {error}; fetch it again") from error
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(refusal) from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise UserError(refusal)
-    return dict(loaded)
-
-
-def _misfit(file: Path, what: str, error: Exception) -> UserError:
-    """Say that a state dict belongs to another network."""
-    return UserError(f"the weights in {file} do not fit {what}: {str(error).splitlines()[-1].strip()}")
-
-
 def _domain(path: str, device: Device) -> Extractor:
     """Pooled features of our own attribute classifier, trained on the domain itself."""
     classifier = AttributeClassifier.load(path, device)
@@ -149,7 +105,7 @@ def _dino(path: str, device: Device) -> Extractor:
         features: torch.Tensor = model(pixel_values=pixels.to(images.device)).last_hidden_state[:, 0]
         return features
 
-    return FeatureExtractor(f"dino:{kind}:{module_hash(model)}:{sizes}", embed, device)
+    return FeatureExtractor(f"dino:{kind}:{hash_weights(model)}:{sizes}", embed, device)
 
 
 def _flat(value: object) -> str:
@@ -161,26 +117,14 @@ def _flat(value: object) -> str:
 
 def _xrv_densenet(path: str, device: Device) -> Extractor:
     """Pooled features of torchxrayvision's DenseNet-121, as the small FIDs of CXRL imply (methods 2.7)."""
-    try:
-        from torchxrayvision.models import DenseNet
-    except ImportError as error:
-        raise UserError("xrv-densenet needs torchxrayvision: install it with pip install 'clinalign[cxr]'") from error
-    file = Path(path)
-    state = _state_dict(file, "torchxrayvision DenseNet")
-    state.pop("op_threshs", None)  # operating points of the pathologies; features do not use them
-    model = DenseNet()
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise _misfit(file, "torchxrayvision's DenseNet-121", error) from error
+    model, _ = open_densenet(Path(path))  # features do not use the operating points of the findings
     model = model.to(device).eval()
 
     def embed(images: torch.Tensor) -> torch.Tensor:
-        grey = resize(images.float(), _XRV_SIZE).mean(1, keepdim=True)
-        features: torch.Tensor = model.features2((2 * grey - 1) * 1024)  # their intensity range
+        features: torch.Tensor = model.features2(to_xrv(images))
         return features
 
-    return FeatureExtractor(f"xrv-densenet:{module_hash(model)}:size={_XRV_SIZE}", embed, device)
+    return FeatureExtractor(f"xrv-densenet:{hash_weights(model)}:size={XRV_SIZE}", embed, device)
 
 
 def _inception(path: str, device: Device) -> Extractor:
@@ -190,7 +134,7 @@ def _inception(path: str, device: Device) -> Extractor:
     except ImportError as error:
         raise UserError("inception needs torch-fidelity: install it with pip install 'clinalign[fidelity]'") from error
     file = Path(path)
-    state = _state_dict(file, "Inception (torch-fidelity's pt_inception-2015-12-05 file)")
+    state = read_state_dict(file, "Inception (torch-fidelity's pt_inception-2015-12-05 file)")
     # torch-fidelity opens its weights file as an unrestricted pickle, so it is given a file that we have just written
     # ourselves from tensors only.
     with tempfile.TemporaryDirectory() as folder:
@@ -199,14 +143,14 @@ def _inception(path: str, device: Device) -> Extractor:
         try:
             model = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(clean))
         except RuntimeError as error:
-            raise _misfit(file, "torch-fidelity's Inception", error) from error
+            raise misfit(file, "torch-fidelity's Inception", error) from error
     model = model.to(device).eval()
 
     def embed(images: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = model(to_uint8(images))[0]
         return features
 
-    return FeatureExtractor(f"inception:{module_hash(model)}:8bit:size=299", embed, device)
+    return FeatureExtractor(f"inception:{hash_weights(model)}:8bit:size=299", embed, device)
 
 
 EXTRACTORS.add("domain", _domain)

@@ -11,6 +11,7 @@ import torch
 
 from clinalign.core.errors import UserError
 from clinalign.core.files import folder_in_progress, hash_file, hash_json, write_json
+from clinalign.generation.ace import ACE_FILE, AdaptiveConditionEmbedding, first_tokens, load_ace, save_ace
 from clinalign.generation.adapters import adapter_disabled, adapter_removed, load_lora, merge_lora
 from clinalign.generation.conditioning import TextCondition
 from clinalign.generation.ddim import DdimSchedule, ddim_schedule
@@ -31,6 +32,7 @@ class Generator:
         latent_shape: ``(C, H, W)`` of one latent.
         image_size: Side of its square pictures in pixels.
         prediction_type: ``epsilon`` or ``v_prediction``.
+        ace: Learnable condition tokens, ``None`` without.
     """
 
     def __init__(self, pipeline: Any, device: str | torch.device = "cpu", identity: str = "unsaved") -> None:
@@ -53,6 +55,8 @@ class Generator:
         self.latent_shape = (int(self.unet.config.in_channels), side, side)
         self.image_size = side * int(pipeline.vae_scale_factor)
         self._empty: torch.Tensor | None = None
+        self.ace: AdaptiveConditionEmbedding | None = None
+        self._ace_is_on = True
 
     @classmethod
     def load(cls, source: str | Path, device: str | torch.device = "cpu", adapter: bool = True) -> Generator:
@@ -61,7 +65,7 @@ class Generator:
         Args:
             source: Local folder, or ``owner/name`` on the hub.
             device: Where to put it.
-            adapter: Load the LoRA weights that lie beside the pipeline, if any.
+            adapter: Load the LoRA weights and the condition tokens that lie beside the pipeline, if any.
 
         Raises:
             UserError: When the folder is not a usable pipeline.
@@ -102,15 +106,36 @@ class Generator:
         pipeline.to(torch.float32)  # half-precision files are computed with in full
         identity = f"{Path(source).name}:{hash_weights(path)}" if local else str(source)
         generator = cls(pipeline, device, identity)
-        if local and (path / LORA_FILE).exists():
-            if adapter:
-                load_lora(generator.unet, path / LORA_FILE)
-            else:
-                generator.identity += ":without-adapter"
+        tuned = [name for name in (LORA_FILE, ACE_FILE) if local and (path / name).exists()]
+        if tuned and not adapter:
+            generator.identity += ":without-adapter"
+            return generator
+        if LORA_FILE in tuned:
+            load_lora(generator.unet, path / LORA_FILE)
+        if ACE_FILE in tuned:
+            generator.ace = load_ace(path / ACE_FILE, generator.text_width).to(generator.device).requires_grad_(False)
         return generator
 
+    @property
+    def text_width(self) -> int:
+        """Width D of the text embeddings that the denoiser takes."""
+        return int(self.unet.config.cross_attention_dim)
+
+    def add_ace(self, tokens: int, seed: int, unconditional: bool = True) -> None:
+        """Give the generator fresh learnable condition tokens; see :mod:`clinalign.generation.ace`.
+
+        Args:
+            tokens: K; 0 leaves the generator as it is.
+            seed: Of their first values.
+            unconditional: Append them to the empty branch of guidance too.
+        """
+        if tokens:
+            with torch.no_grad():
+                padding = self._embed([""])[0, 2:]  # the empty prompt is a beginning, an end, and padding
+            self.ace = AdaptiveConditionEmbedding(first_tokens(padding, tokens, seed), unconditional).to(self.device)
+
     def save(self, path: Path, extra: Mapping[str, Any] | None = None) -> None:
-        """Write the pipeline (without its adapter) as a standard diffusers folder, atomically.
+        """Write the pipeline (without its adapter, with its condition tokens) as a diffusers folder, atomically.
 
         Args:
             path: The folder; an existing one is replaced as a whole.
@@ -118,6 +143,8 @@ class Generator:
         """
         with folder_in_progress(path) as folder, adapter_removed(self.pipeline):
             self.pipeline.save_pretrained(folder, safe_serialization=True)
+            if self.ace is not None:
+                save_ace(self.ace, folder)
             for name, content in (extra or {}).items():
                 write_json(folder / name, content)
 
@@ -173,11 +200,20 @@ class Generator:
             The ``(N, C, H, W)`` prediction, and the number of network evaluations spent.
         """
         timesteps = schedule.timesteps.to(x_t.device)[steps]
+        text, empty_text = condition.embeddings, condition.empty.expand_as(condition.embeddings)
+        ace = self.ace if self._ace_is_on else None
+        if ace is not None:
+            text = ace.extend(text)
+            empty_text = ace.extend(empty_text) if ace.unconditional else empty_text
         if guidance == 1.0:
-            return self.unet(x_t, timesteps, condition.embeddings).sample, len(x_t)
-        text = torch.cat([condition.empty.expand_as(condition.embeddings), condition.embeddings])
-        both = self.unet(torch.cat([x_t, x_t]), torch.cat([timesteps, timesteps]), text).sample
-        empty, conditional = both.chunk(2)
+            return self.unet(x_t, timesteps, text).sample, len(x_t)
+        if text.shape == empty_text.shape:
+            both = self.unet(
+                torch.cat([x_t, x_t]), torch.cat([timesteps, timesteps]), torch.cat([empty_text, text])
+            ).sample
+            empty, conditional = both.chunk(2)
+        else:  # the two branches differ in length and cannot share a batch
+            empty, conditional = (self.unet(x_t, timesteps, words).sample for words in (empty_text, text))
         return empty + guidance * (conditional - empty), 2 * len(x_t)
 
     @torch.no_grad()
@@ -241,9 +277,20 @@ class Generator:
             )
             yield self.decode(drawn.latents[:, -1]).cpu()
 
-    def anchor(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which the adapter is off: the generator from before tuning, without a second copy."""
-        return adapter_disabled(self.unet)
+    @contextlib.contextmanager
+    def anchor(self) -> Iterator[None]:
+        """Switch adapter and condition tokens off inside the block: the generator from before tuning, not copied."""
+        with self.without_ace(), adapter_disabled(self.unet):
+            yield
+
+    @contextlib.contextmanager
+    def without_ace(self) -> Iterator[None]:
+        """Switch the condition tokens off inside the block."""
+        before, self._ace_is_on = self._ace_is_on, False
+        try:
+            yield
+        finally:
+            self._ace_is_on = before
 
 
 def hash_weights(path: Path) -> str:

@@ -102,11 +102,12 @@ def train_denoiser(
     seed: int,
     state_folder: Path,
     train_text_encoder: bool,
+    tokens_alone: bool = False,
 ) -> float:
     """Train in place, leaving the averaged weights in the generator.
 
     Args:
-        generator: Its ``unet`` is trained, and its text encoder where asked.
+        generator: Its ``unet`` is trained, and its text encoder where asked, and its condition tokens if it has any.
         latents: Returns the ``(B, C, H, W)`` scaled latents of given rows (with any augmentation drawn from the
             random generator that it is handed).
         texts: Caption of each row.
@@ -114,6 +115,8 @@ def train_denoiser(
         seed: Of order, noise, timesteps and dropout; step k is the same whenever the training was interrupted.
         state_folder: Where checkpoints go; the newest is resumed from.
         train_text_encoder: Train the text encoder too (from scratch); otherwise captions are embedded once.
+        tokens_alone: Train the condition tokens and nothing else: prompt tuning, to be told apart from tuning by
+            reinforcement (methods 5.4).
 
     Returns:
         Mean loss of the last tenth of the steps.
@@ -122,7 +125,11 @@ def train_denoiser(
         UserError: When the training diverges.
     """
     device = generator.device
-    modules = {"unet": generator.unet} | ({"text_encoder": generator.text_encoder} if train_text_encoder else {})
+    modules: dict[str, torch.nn.Module] = {} if tokens_alone else {"unet": generator.unet}
+    if train_text_encoder:
+        modules["text_encoder"] = generator.text_encoder
+    if generator.ace is not None:
+        modules["ace"] = generator.ace
     parameters = {
         f"{part}.{name}": parameter.requires_grad_(True)
         for part, module in modules.items()
@@ -169,6 +176,8 @@ def train_denoiser(
             else:
                 condition = embedded[captions].to(device)
             noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+            if generator.ace is not None:
+                condition = generator.ace.extend(condition)
             prediction = generator.unet(noisy, timesteps, condition).sample
         target = velocity_target(clean, noise, alpha, generator.prediction_type)
         weight = min_snr_weight(alpha, settings.snr_gamma, generator.prediction_type, settings.noisy_steps)

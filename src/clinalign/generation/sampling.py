@@ -49,6 +49,7 @@ def draw_trajectories(
     guidance: float,
     reduction: Reduction = "mean",
     keep: bool = True,
+    path_seeds: Sequence[int] | None = None,
 ) -> Trajectory:
     """Sample N latents from the current policy.
 
@@ -62,6 +63,7 @@ def draw_trajectories(
         guidance: Classifier-free guidance scale; 1 means the conditional branch alone.
         reduction: Of the log-probability.
         keep: Keep the whole path; otherwise ``latents`` is ``(N, 1, C, H, W)`` and ``log_probs`` is empty.
+        path_seeds: N seeds of the noise of the steps; that of ``seeds`` by default.
 
     Returns:
         The trajectory, on the generator's device.
@@ -75,7 +77,10 @@ def draw_trajectories(
             "a step of the sampler has no noise, so it has no log-probability: set rollout.eta above 0, and "
             "set_alpha_to_one to false and steps_offset to 1 in the model's scheduler/scheduler_config.json"
         )
-    noise = seeded_noise(seeds, generator.latent_shape, draws=steps + 1).to(generator.device)
+    noise = seeded_noise(seeds, generator.latent_shape, draws=steps + 1)
+    if path_seeds is not None:
+        noise[:, 1:] = seeded_noise(path_seeds, generator.latent_shape, draws=steps + 1)[:, 1:]
+    noise = noise.to(generator.device)
     x_t = noise[:, 0]
     path, log_probs, evaluations = [x_t], [], 0
     for step in range(steps):

@@ -36,7 +36,7 @@ def augment(images: torch.Tensor, recipe: str, generator: torch.Generator) -> to
     """
     if recipe == "none":
         return images
-    return _photometric(_move(images, recipe, generator), generator).clamp(0.0, 1.0)
+    return photometric(_move(images, recipe, generator), generator).clamp(0.0, 1.0)
 
 
 def augment_with_masks(
@@ -56,7 +56,7 @@ def augment_with_masks(
     if recipe == "none":
         return images, masks.float()
     both = _move(torch.cat([images, masks.float()], dim=1), recipe, generator)
-    return _photometric(both[:, :3], generator).clamp(0.0, 1.0), both[:, 3:]
+    return photometric(both[:, :3], generator).clamp(0.0, 1.0), both[:, 3:]
 
 
 def _move(images: torch.Tensor, recipe: str, generator: torch.Generator) -> torch.Tensor:
@@ -93,8 +93,16 @@ def _small_affine(images: torch.Tensor, generator: torch.Generator) -> torch.Ten
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-def _photometric(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Change brightness and contrast (each up to 15 %), blur three in ten images, add noise to half of them."""
+def photometric(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Change brightness and contrast (each up to 15 %), blur three in ten images, add noise to half of them.
+
+    Args:
+        images: ``(N, 3, H, W)`` in ``[0, 1]``.
+        generator: Source of randomness, on the images' device.
+
+    Returns:
+        Images of the same shape; some values may lie a little outside ``[0, 1]``.
+    """
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     contrast = _uniform(images, generator, 0.85, 1.15)
     images = (images - mean) * contrast + mean * _uniform(images, generator, 0.85, 1.15)

@@ -58,11 +58,13 @@ def read_masked(data: HasImagesAndMasks, cases: Sequence[Case], regions: Sequenc
     return Labelled(torch.cat(images), torch.cat(masks), torch.cat(known))
 
 
-def read_labelled(data: HasImagesAndLabels, cases: Sequence[Case], attributes: Sequence[str]) -> Labelled:
-    """Read ``cases`` into memory as 8-bit images, with the columns of ``attributes`` in that order."""
+def read_labelled(
+    data: HasImagesAndLabels, cases: Sequence[Case], attributes: Sequence[str], size: int | None = None
+) -> Labelled:
+    """Read ``cases`` into memory as 8-bit images of ``size`` pixels, with the columns of ``attributes`` in order."""
     columns = [data.attribute_names.index(name) for name in attributes]
     labels, known = data.labels(cases)
-    parts = [to_uint8(data.images(cases[start : start + CHUNK])) for start in range(0, len(cases), CHUNK)]
+    parts = [to_uint8(data.images(cases[start : start + CHUNK], size)) for start in range(0, len(cases), CHUNK)]
     return Labelled(torch.cat(parts), labels[:, columns].float(), known[:, columns].bool())
 
 

@@ -15,6 +15,8 @@ import torch
 from clinalign.core.registry import Registry
 from clinalign.core.types import Reward
 from clinalign.rewards.attributes import attribute_reward
+from clinalign.rewards.diagnostic import diagnostic_reward
+from clinalign.rewards.posture import posture_reward
 from clinalign.rewards.region import region_reward
 from clinalign.rewards.sanity import brightness_reward, compressibility_reward
 
@@ -25,6 +27,8 @@ REWARDS.add("attributes", attribute_reward)
 REWARDS.add("region", region_reward)
 REWARDS.add("brightness", brightness_reward)
 REWARDS.add("compressibility", compressibility_reward)
+REWARDS.add("diagnostic", diagnostic_reward)
+REWARDS.add("posture", posture_reward)
 
 
 def load_reward(

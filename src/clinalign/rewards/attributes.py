@@ -56,25 +56,25 @@ class AttributeReward:
         batch_size: int = 64,
     ) -> None:
         if score not in SCORES:
-            raise UserError(f"unknown score '{score}' of reward 'attributes': {nearest(score, SCORES)}")
+            raise UserError(f"unknown score '{score}' of reward '{self.name}': {nearest(score, SCORES)}")
         if not 0.0 < clip < 0.5:
-            raise UserError(f"clip of reward 'attributes' must lie between 0 and 0.5, got {clip}")
+            raise UserError(f"clip of reward '{self.name}' must lie between 0 and 0.5, got {clip}")
         if batch_size < 1:
-            raise UserError(f"batch_size of reward 'attributes' must be 1 or more, got {batch_size}")
+            raise UserError(f"batch_size of reward '{self.name}' must be 1 or more, got {batch_size}")
         self.classifier = classifier.eval().requires_grad_(False)
         self.score = score
         self.attributes = tuple(attributes) if attributes is not None else classifier.attribute_names
         for name in self.attributes:
             if name not in classifier.attribute_names:
                 hint = nearest(name, classifier.attribute_names)
-                raise UserError(f"the classifier of reward 'attributes' does not see '{name}': {hint}")
+                raise UserError(f"the classifier of reward '{self.name}' does not see '{name}': {hint}")
         if not self.attributes:
-            raise UserError("reward 'attributes' needs at least one attribute")
+            raise UserError(f"reward '{self.name}' needs at least one attribute")
         self.clip = clip
         self.batch_size = batch_size
         self.model_identity = classifier.identity
         settings = hash_json([score, self.attributes, clip], length=8)
-        self.identity = f"attributes:{score}:{settings}:{self.model_identity}"
+        self.identity = f"{self.name}:{score}:{settings}:{self.model_identity}"
 
     def __call__(self, images: torch.Tensor, cases: Sequence[Case]) -> RewardResult:
         """Score ``images`` ``(N, 3, H, W)`` in ``[0, 1]`` of any size against ``cases``; parts are named by attribute.

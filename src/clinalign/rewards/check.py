@@ -70,6 +70,10 @@ def examine(
 ) -> CheckReport:
     """Try ``reward`` on real images and on what it must not like.
 
+    A reward that looks at the image alone cannot tell a right label from a wrong one. It may say itself what it must
+    tell apart, by a method ``worse_images(images, random)`` that returns a name for each kind of worse copies
+    ``(N, 3, H, W)`` of the images; they take the place of the wrong labels.
+
     Args:
         reward: The reward; a fault of it becomes a reason, not an exception.
         images: Real images ``(N, 3, H, W)`` in ``[0, 1]``, N at least 8, that the reward was not trained on.
@@ -198,11 +202,17 @@ def _preferences(
     random: np.random.Generator,
     seed: int,
 ) -> None:
-    """Set real images with right labels against wrong labels and against worthless images."""
+    """Set real images with right labels against wrong labels, or worse copies, and against worthless images."""
     if report.numbers["spread"] == 0 or report.numbers["not_finite"]:
         return  # it prefers nothing, or cannot be asked; said already
-    report.separation["wrong_label"] = _separation(right, wrong)
-    for name in sorted({name for case in cases for name, answer in case.attributes.items() if answer}):
+    worse_images = getattr(reward, "worse_images", None)
+    if worse_images is not None:
+        for name, copies in worse_images(images, random).items():
+            report.separation[name] = _separation(right, _score(reward, copies, cases))
+    else:
+        report.separation["wrong_label"] = _separation(right, wrong)
+    names = {name for case in cases for name, answer in case.attributes.items() if answer and worse_images is None}
+    for name in sorted(names):
         rows = [i for i, case in enumerate(cases) if case.attributes.get(name) is not None][:FEW]
         others = _score(reward, images[rows], [flip(cases[i], [name], exclusive, random) for i in rows])
         report.attributes[name] = _wins(RewardResult(right.values[rows], right.valid[rows]), others)
@@ -216,7 +226,8 @@ def _preferences(
 
 def _judge(report: CheckReport) -> None:
     """Turn separations into reasons and warnings."""
-    loved = "it loves what is worthless" if report.separation["wrong_label"] < NEEDED_SEPARATION else "it is fooled"
+    sees = report.separation.get("wrong_label", 1.0) >= NEEDED_SEPARATION
+    loved = "it is fooled" if sees else "it loves what is worthless"
     for rival, value in report.separation.items():
         words = rival.replace("_", " ")
         needed = TOLERATED_SEPARATION if rival in ("inverted", "scrambled") else NEEDED_SEPARATION

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,20 @@ from clinalign.core.checkpoint import (
     with_prefix,
     without_prefix,
 )
-from clinalign.core.config import TrainConfig, TuneConfig
+from clinalign.core.config import TuneConfig
 from clinalign.core.errors import UserError
 from clinalign.core.runs import RunFolder
-from clinalign.core.types import Reward, RewardResult
-from clinalign.generation.adapters import lora_parameters
+from clinalign.core.types import RewardResult, WeightedRewards
 from clinalign.generation.generator import Generator
-from clinalign.tuning.advantage import Advantages, Group, PerPromptRunning
+from clinalign.tuning.advantage import Advantages
+from clinalign.tuning.aggregate import Aggregator
+from clinalign.tuning.anchor_scores import AnchorScorer
+from clinalign.tuning.feedback import ComparativeFeedback, Signal, win_rate
 from clinalign.tuning.plan import Plan
 from clinalign.tuning.prompts import PromptSource, Request
 from clinalign.tuning.rollout import Rollout, roll_out
+from clinalign.tuning.trained import anchor_of, build_optimizer, decay_at, trainable_parameters
 from clinalign.tuning.update import (
-    Anchor,
     Replay,
     UpdateLog,
     accumulate,
@@ -68,7 +69,8 @@ class Tuner:
     Args:
         config: The run's config.
         generator: The policy; its trainable parameters are those that require gradients.
-        reward: Scores pictures; ``parts`` go into the log under ``reward/<name>``.
+        reward: Scores pictures, one or several rewards in the order of the config; ``parts`` go into the log under
+            ``reward/<name>``.
         prompts: Where requests come from.
         plan: Batches of an epoch.
         run: The run folder.
@@ -79,7 +81,7 @@ class Tuner:
         self,
         config: TuneConfig,
         generator: Generator,
-        reward: Reward,
+        reward: WeightedRewards,
         prompts: PromptSource,
         plan: Plan,
         run: RunFolder,
@@ -89,17 +91,10 @@ class Tuner:
         self.plan, self.run, self.accelerator = plan, run, accelerator
         self.parameters = trainable_parameters(generator)
         train = config.train
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), train.learning_rate, train.betas, train.epsilon, train.weight_decay, fused=True
-        )
+        self.optimizer = build_optimizer(config, self.parameters)
         self.average = WeightAverage(self.parameters, train.ema_decay)
         self.anchor = anchor_of(generator, self.parameters)
-        advantage = config.advantage
-        self.estimator: PerPromptRunning | Group = (
-            PerPromptRunning(advantage.buffer, advantage.min_count, advantage.clip)
-            if advantage.name == "per_prompt_running"
-            else Group(advantage.clip, advantage.global_std)
-        )
+        self.aggregate = Aggregator(config.advantage, reward.weights)
         levels = int(generator.scheduler.config.num_train_timesteps)
         if config.rollout.steps >= levels:
             raise UserError(f"rollout.steps {config.rollout.steps}: the model knows {levels} noise levels; take fewer")
@@ -112,6 +107,24 @@ class Tuner:
         self.replay = Replay(
             schedule, config.rollout.guidance, config.objective.logprob_reduction, config.train.precision
         )
+        feedback = config.feedback
+        compared = {
+            name: reward.rewards[name]
+            for name, entry in zip(reward.weights, config.rewards, strict=True)
+            if feedback.name == "comparative" and entry.comparative
+        }
+        self.feedback = {
+            name: ComparativeFeedback(feedback.form, feedback.margin, feedback.tau, feedback.against)
+            for name in compared
+        }
+        self.anchor_scorer = (
+            AnchorScorer(
+                generator, self.anchor, compared, self.replay, feedback.share_noise,
+                feedback.cache or run.path / "anchor_scores", accelerator.process_index,
+            )
+            if compared
+            else None
+        )  # fmt: skip
         self.epoch = 0
         self.evaluations = 0
 
@@ -127,17 +140,24 @@ class Tuner:
         drawn = time.perf_counter()
         scores, everything = self.score(rollout.images, requests)
         scored = time.perf_counter()
-        rewards = summarise_rewards(everything, [reward.name for reward in self.config.rewards])
-        advantages = self.advantages(number, everything.values, everything.valid)
+        rewards = summarise_rewards(everything, list(self.reward.weights))
+        anchor, comparison = self.score_anchor(number, requests)
+        compared = time.perf_counter()
+        own = {name: signal_of(everything, name) for name in self.reward.weights}
+        advantages = self.aggregate(self.prompt_ids(number), self.signals(number, own, anchor))
         kl, kl_evaluations, sampling = self.measure(number, rollout)
         logs = [
             self.update(number, update, rollout, advantages) for update in range(self.config.train.updates_per_epoch)
         ]
-        spent = sampling + round(sum(log["evaluations"] for log in logs))
+        drawing = round(comparison.get("network_evaluations_anchor", 0))
+        spent = sampling + drawing + round(sum(log["evaluations"] for log in logs))
         self.epoch, self.evaluations = number, self.evaluations + spent
         metrics = {
             "epoch": number,
             **rewards,
+            **{f"anchor/{name}": float(signal.values[signal.valid].mean()) for name, signal in anchor.items()},
+            **{f"win_rate/{name}": win_rate(own[name], signal) for name, signal in anchor.items()},
+            **comparison,
             "advantage/without_signal": advantages.dropped,
             "kl": kl,
             "network_evaluations": self.evaluations,
@@ -148,7 +168,8 @@ class Tuner:
             "ratio/first_update_error": logs[0]["ratio/worst"],
             "seconds/rollout": drawn - start,
             "seconds/reward": scored - drawn,
-            "seconds/update": time.perf_counter() - scored,
+            **({"seconds/anchor": compared - scored} if anchor else {}),
+            "seconds/update": time.perf_counter() - compared,
         }
         return Epoch(metrics, rollout.images, scores)
 
@@ -166,9 +187,45 @@ class Tuner:
         Raises:
             UserError: On every process, when the reward of one of them gives up.
         """
+        return self._on_all(lambda: self.reward(images, [request.case for request in requests]))
+
+    def score_anchor(self, epoch: int, requests: list[Request]) -> tuple[dict[str, Signal], dict[str, float]]:
+        """Return the anchor's scores of the whole epoch by reward, on the CPU, and what is logged of them.
+
+        Raises:
+            UserError: On every process, when the reward of one of them gives up.
+        """
+        scorer = self.anchor_scorer
+        if scorer is None:
+            return {}, {}
+        ids = self.prompt_ids(epoch)
+        group = self.config.feedback.against == "group"  # one picture of the anchor joins each group
+        wanted = [not group or ids.index(name) == row for row, name in enumerate(ids)]
+        first = self.accelerator.process_index * self.plan.images_per_process
+        spent = torch.zeros(2, dtype=torch.float64)
+
+        def score() -> RewardResult:
+            scores = scorer(requests, wanted[first : first + len(requests)], self.plan.rollout_batch)
+            spent[:] = torch.tensor([scores.evaluations, scores.found / self.accelerator.num_processes])
+            return scores.result
+
+        _, everything = self._on_all(score)
+        total, found = self.accelerator.reduce(spent.to(self.generator.device), "sum").tolist()
+        signals = {name: signal_of(everything, name) for name in self.feedback}
+        return signals, {"network_evaluations_anchor": total, "anchor/cached": found}
+
+    def signals(self, epoch: int, own: Mapping[str, Signal], anchor: Mapping[str, Signal]) -> dict[str, Signal]:
+        """Return the learning signal of each reward: its score, or its score compared with the anchor's."""
+        ids = self.prompt_ids(epoch)
+        return {
+            name: self.feedback[name](ids, signal, anchor[name]) if name in anchor else signal
+            for name, signal in own.items()
+        }
+
+    def _on_all(self, score: Callable[[], RewardResult]) -> tuple[RewardResult, RewardResult]:
         scores, problem = None, ""
         try:
-            scores = self.reward(images, [request.case for request in requests])
+            scores = score()
         except UserError as error:
             problem = str(error)
         # The processes tell each other first: one that raised alone, or whose reward failed and has no parts, would
@@ -202,11 +259,11 @@ class Tuner:
         total, spent, sampling = self.accelerator.reduce(sums, "sum").tolist()
         return total / len(samples), round(spent), round(sampling)
 
-    def advantages(self, epoch: int, rewards: torch.Tensor, valid: torch.Tensor) -> Advantages:
-        """Return the advantages of the whole epoch; every process computes the same."""
+    def prompt_ids(self, epoch: int) -> list[str]:
+        """Return the prompt of each picture of the whole epoch; every process computes the same."""
         rollout = self.config.rollout
         requests = self.prompts.epoch(epoch, rollout.prompts_per_epoch, rollout.images_per_prompt)
-        return self.estimator([request.prompt_id for request in requests], rewards, valid)
+        return [request.prompt_id for request in requests]
 
     def update(self, epoch: int, update: int, rollout: Rollout, advantages: Advantages) -> dict[str, float]:
         """Make one optimiser step on every ``updates_per_epoch``-th image of the epoch.
@@ -235,12 +292,10 @@ class Tuner:
         worst = float(self.accelerator.gather(torch.tensor([log.worst], device=self.generator.device)).max())
         if update == 0:
             check_first_update(worst, self.replay, rollout.latents[0, 0].numel(), self.generator.device.type)
-        norm = (
-            self._apply_gradients(learning_rate_at(self.config.train, epoch - 1 + update / updates)) if total else 0.0
-        )
+        norm = self._apply_gradients(decay_at(self.config.train, epoch - 1 + update / updates)) if total else 0.0
         return self._update_log(sums, worst, norm)
 
-    def _apply_gradients(self, learning_rate: float) -> float:
+    def _apply_gradients(self, decay: float) -> float:
         """Sum the gradients over processes, clip, step, average. Returns the norm before clipping."""
         parameters = list(self.parameters.values())
         for parameter in parameters:  # a process without rows has no gradient, yet takes part in the sum
@@ -258,7 +313,7 @@ class Tuner:
                 "lower train.learning_rate, or use train.precision fp32"
             )
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = decay * group["peak"]
         self.optimizer.step()
         self.average.update(self.parameters)
         return norm
@@ -290,7 +345,8 @@ class Tuner:
             "epoch": self.epoch,
             "evaluations": self.evaluations,
             "average_steps": self.average.steps,
-            "advantage": self.estimator.state(),
+            "advantage": self.aggregate.state(),
+            "feedback": {name: feedback.state() for name, feedback in self.feedback.items()},
         }
         save_state(self.run.checkpoints / f"epoch_{self.epoch:05d}", tensors, info)
         prune_states(self.run.checkpoints, keep=2)
@@ -312,31 +368,16 @@ class Tuner:
         self.average.shadow = {name: value.to(device) for name, value in without_prefix("average", tensors).items()}
         self.average.steps = info["average_steps"]
         restore_optimizer(self.optimizer, without_prefix("optimizer", tensors))
-        self.estimator.restore(info["advantage"])
+        self.aggregate.restore(info["advantage"])
+        for name, feedback in self.feedback.items():
+            feedback.restore(info["feedback"][name])
         self.epoch, self.evaluations = info["epoch"], info["evaluations"]
 
 
-def learning_rate_at(train: TrainConfig, epochs_done: float) -> float:
-    """Return the learning rate of the update after ``epochs_done`` epochs; it depends on nothing else."""
-    if train.decay == "none":
-        return train.learning_rate
-    return 0.5 * train.learning_rate * (1 + math.cos(math.pi * min(1.0, epochs_done / train.epochs)))
-
-
-def trainable_parameters(generator: Generator) -> dict[str, torch.nn.Parameter]:
-    """Switch on and return what is trained: the adapter's parameters, or the whole denoiser without an adapter."""
-    chosen = lora_parameters(generator.unet) or dict(generator.unet.named_parameters())
-    for parameter in chosen.values():
-        parameter.requires_grad_(True)
-    return chosen
-
-
-def anchor_of(generator: Generator, parameters: Mapping[str, torch.Tensor]) -> Anchor:
-    """Return the context in which the generator is the anchor: its adapter off, or its first weights put back."""
-    if lora_parameters(generator.unet):
-        return generator.anchor
-    first = WeightAverage(parameters, 0.0)  # never updated: a copy of the weights from before tuning
-    return lambda: first.applied_to(parameters)
+def signal_of(scores: RewardResult, name: str) -> Signal:
+    """Return what one reward says, from the parts of the sum."""
+    values = scores.parts[name]
+    return Signal(torch.where(values.isnan(), 0.0, values), ~values.isnan())
 
 
 def summarise_rewards(scores: RewardResult, names: Sequence[str]) -> dict[str, float]:

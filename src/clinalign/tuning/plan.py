@@ -26,6 +26,7 @@ class Plan:
         branches: 2 with guidance, 1 without (c of methods 4).
         evaluations_sampling: Network evaluations of the rollout, c S an image.
         evaluations_training: c T (3 + q) an image; a trained forward and backward counts as three.
+        evaluations_anchor: Of the anchor's pictures, c S each; none where their scores are cached.
     """
 
     images: int
@@ -37,11 +38,12 @@ class Plan:
     branches: int
     evaluations_sampling: int
     evaluations_training: int
+    evaluations_anchor: int = 0
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations of an epoch: images times c S + c T (3 + q)."""
-        return self.evaluations_sampling + self.evaluations_training
+        """Network evaluations of an epoch: images times c S + c T (3 + q), and the anchor's."""
+        return self.evaluations_sampling + self.evaluations_training + self.evaluations_anchor
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -75,6 +77,9 @@ def plan_epoch(config: TuneConfig, processes: int = 1, gpu: bool = False) -> Pla
     trained = max(1, round(config.objective.timestep_fraction * config.steps_with_signal))
     extra = 1 if config.objective.kl else 0
     mine = images // processes
+    compared = config.feedback.name == "comparative" and any(reward.comparative for reward in config.rewards)
+    one_a_prompt = config.feedback.against == "group"
+    anchor = (config.rollout.prompts_per_epoch if one_a_prompt else images) if compared else 0
     return Plan(
         images=images,
         images_per_process=mine,
@@ -85,4 +90,5 @@ def plan_epoch(config: TuneConfig, processes: int = 1, gpu: bool = False) -> Pla
         branches=branches,
         evaluations_sampling=images * branches * config.rollout.steps,
         evaluations_training=images * branches * trained * (3 + extra),
+        evaluations_anchor=anchor * branches * config.rollout.steps,
     )

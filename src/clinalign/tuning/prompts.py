@@ -41,12 +41,13 @@ class PromptSource:
         cases: Cases that may be asked for.
         mode: ``texts`` draws uniformly over distinct prompts (methods 3.2), ``cases`` as they occur in the data.
         seed: The run's seed.
+        seeds_per_prompt: Noises that a prompt is drawn from, again and again; 0 takes fresh noise for every picture.
 
     Raises:
         UserError: When there is no case.
     """
 
-    def __init__(self, cases: Sequence[Case], mode: str, seed: int) -> None:
+    def __init__(self, cases: Sequence[Case], mode: str, seed: int, seeds_per_prompt: int = 0) -> None:
         if not cases:
             raise UserError("no case is left to take prompts from: look at data.split and data.known")
         distinct = {prompt_id(case): case for case in reversed(cases)}
@@ -54,6 +55,7 @@ class PromptSource:
             (prompt_id(case), case) for case in cases
         ]  # fmt: skip
         self.seed = seed
+        self.seeds_per_prompt = seeds_per_prompt
 
     def epoch(self, epoch: int, prompts: int, images_per_prompt: int) -> list[Request]:
         """Return the ``prompts * images_per_prompt`` requests of an epoch, grouped by prompt.
@@ -69,9 +71,17 @@ class PromptSource:
         for index in order[:prompts]:
             name, case = self.choices[index]
             for _ in range(images_per_prompt):
-                requests.append(Request(case, name, derive_seed(self.seed, epoch, name, members[name])))
+                requests.append(Request(case, name, self._seed(epoch, name, members[name])))
                 members[name] += 1
         return requests
+
+    def _seed(self, epoch: int, name: str, member: int) -> int:
+        """Return the seed of a picture: its own, or the next one of the prompt's pool, shuffled anew every epoch."""
+        if not self.seeds_per_prompt:
+            return derive_seed(self.seed, epoch, name, member)
+        chance = torch.Generator().manual_seed(derive_seed(self.seed, "pool", epoch, name))
+        order = torch.randperm(self.seeds_per_prompt, generator=chance)
+        return derive_seed(self.seed, "pool", name, int(order[member % self.seeds_per_prompt]))
 
     def fixed(self, prompts: int, images_per_prompt: int) -> list[Request]:
         """Return the requests that are drawn again and again to look at: the same prompts, the same noise."""

@@ -22,9 +22,8 @@ from clinalign.data.prepared import PreparedDataset
 from clinalign.generation.model_folder import check_model_folder, find_model_folder
 from clinalign.rewards import REWARDS, load_reward
 from clinalign.tuning.plan import Plan, plan_epoch
-from clinalign.tuning.prompts import PromptSource
 from clinalign.workflows.check_reward import CHECK_FILE, require_check
-from clinalign.workflows.tune import prompt_cases, refuse_tuned
+from clinalign.workflows.tune import prompt_source, refuse_tuned
 
 BYTES = 4  # float32 weights and activations
 EFFICIENCY = 0.5  # a whole network reaches about half the speed of one well-shaped convolution (R; seen 0.4 to 0.6)
@@ -65,7 +64,7 @@ def dry_run(config: TuneConfig, processes: int = 1) -> dict[str, Any]:
     device = pick_device(config.train.device)
     plan = plan_epoch(config, processes, device.type == "cuda")
     dataset = PreparedDataset.open(config.data.path)
-    prompts = PromptSource(prompt_cases(dataset, config), config.data.prompts, config.seed)
+    prompts = prompt_source(dataset, config)
     refuse_tuned(config.generator.model)
     for reward in config.rewards:
         look_at_reward(reward, device)
@@ -87,8 +86,8 @@ def look_at_reward(config: RewardConfig, device: torch.device) -> None:
         reward = load_reward(config.name, None, config.settings, device)  # or it says that it needs a folder
         if config.require_check:
             require_check(reward, None)
-    elif not config.path.is_dir():
-        raise UserError(f"reward '{config.name}': no folder at {config.path}; make one with 'clinalign train reward'")
+    elif not config.path.exists():
+        raise UserError(f"reward '{config.name}': nothing at {config.path}; make one with 'clinalign train reward'")
     elif config.require_check and not (config.path / CHECK_FILE).is_file():
         raise UserError(
             f"reward '{config.name}' in {config.path} was never checked: "

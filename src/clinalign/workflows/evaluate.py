@@ -177,7 +177,7 @@ def _anchor(
     """
     if base is not None and base != tuned and (isinstance(base, Generator) or Path(base) != Path(str(tuned))):
         return open_generator(base, device, adapter=False)
-    if lora_parameters(after.unet):
+    if lora_parameters(after.unet) or after.ace is not None:
         return after
     if config is None:
         raise UserError("the tuned model has no adapter that could be switched off: give the base model too")

@@ -44,13 +44,13 @@ def change_entries(
 
     Returns:
         Entries and notes. ``change/KEY`` is tuned minus base of ``KEY`` (attribute accuracy, APR, accuracy of each
-        attribute, FID, recall, coverage, feature distance, MS-SSIM); ``change/fid`` is ``change/fidelity/fid``;
-        ``change/diversity`` is the relative change of the feature distance within a prompt;
+        attribute, each scorer, FID, recall, coverage, feature distance, MS-SSIM); ``change/fid`` is
+        ``change/fidelity/fid``; ``change/diversity`` is the relative change of the feature distance within a prompt;
         ``gap/attribute_accuracy_closed`` is ``(tuned - base) / (real - base)``. Intervals resample patients or lesions,
         those of diversity prompts.
     """
     alignment, notes = _alignment(base, tuned, real, instruments)
-    fidelity = _fidelity(base, tuned, real, instruments)
+    fidelity = _fidelity(base, tuned, real, instruments) | _scores(base, tuned, real, instruments)
     return alignment | fidelity | _diversity(base.diversity, tuned.diversity, instruments), notes
 
 
@@ -85,6 +85,20 @@ def _alignment(base: Measured, tuned: Measured, real: Measured, instruments: Ins
         if room.ci95[0] <= 0:
             notes.append("the gap between base model and real images is within chance, so the share closed is not sure")
     return {key: {**estimate.to_json(), "evaluator": evaluator} for key, estimate in estimates.items()}, notes
+
+
+def _scores(base: Measured, tuned: Measured, real: Measured, instruments: Instruments) -> Entries:
+    """Changes of the scorers' means, over the cases that they can judge before and after."""
+    entries: Entries = {}
+    for name, scorer in instruments.scorers.items():
+        difference = (tuned.scores[name] - base.scores[name]).reshape(len(real.cases), -1).nanmean(1)
+        if difference.isnan().all():
+            continue
+        change = mean_interval(
+            difference, groups=case_groups(real.cases), replicates=instruments.resamples, seed=instruments.seed
+        )
+        entries[f"change/alignment/{name}"] = {**change.to_json(), "evaluator": scorer.identity}
+    return entries
 
 
 def _share(part: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:

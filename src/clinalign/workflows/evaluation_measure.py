@@ -7,18 +7,19 @@ held, as 8 bits and at most 256 pixels wide, a few of each prompt.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from clinalign.core.errors import UserError
 from clinalign.core.images import resize, to_uint8
-from clinalign.core.types import Case, Extractor
+from clinalign.core.types import Case, Extractor, Reward
 from clinalign.evaluation.alignment import case_labels, decide
 from clinalign.evaluation.diversity import text_ids
 from clinalign.evaluation.entries import Entries, alignment_entries, diversity_entries, fidelity_entries
 from clinalign.evaluation.floor import group_halves
+from clinalign.evaluation.intervals import mean_interval
 from clinalign.evaluation.suite import case_groups
 from clinalign.networks.classifier import AttributeClassifier
 from clinalign.workflows.evaluation_cases import as_request
@@ -39,6 +40,8 @@ class Instruments:
         resamples: Bootstrap resamples.
         resamples_fid: Those of FID, each of which costs a matrix decomposition.
         seed: Of resamples, halves and pairs.
+        scorers: Metric to an evaluator that scores one image against its case, as a reward does and trained as one, but
+            on the judge split: posture, image-text score, region, ...
     """
 
     evaluator: AttributeClassifier
@@ -48,6 +51,7 @@ class Instruments:
     resamples: int
     resamples_fid: int
     seed: int
+    scorers: Mapping[str, Reward] = field(default_factory=dict)
 
     @property
     def headline(self) -> str:
@@ -90,12 +94,14 @@ class Measured:
         features: Extractor name to ``(N, D)``.
         probabilities: ``(N, K)`` of the judged attributes.
         diversity: The images of shared prompts among them.
+        scores: Scorer's metric to ``(N,)`` scores, NaN where a case has none.
     """
 
     cases: list[Case]
     features: dict[str, torch.Tensor]
     probabilities: torch.Tensor
     diversity: DiversitySet
+    scores: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def shared_prompt_rows(prompt_ids: Sequence[str]) -> list[int]:
@@ -132,7 +138,9 @@ def measure(
         UserError: When images are not finite, which a broken generator draws.
     """
     rows = set(shared_prompt_rows(prompt_ids))
+    requests = [as_request(case, instruments.judged) for case in cases]
     features: dict[str, list[torch.Tensor]] = {name: [] for name in instruments.extractors}
+    scores: dict[str, list[torch.Tensor]] = {name: [] for name in instruments.scorers}
     probabilities, held, start = [], [], 0
     for batch in batches:
         if not bool(torch.isfinite(batch).all()):
@@ -140,6 +148,8 @@ def measure(
         for name, extractor in instruments.extractors.items():
             features[name].append(extractor(batch))
         probabilities.append(instruments.evaluator.probabilities(batch)[:, instruments.columns])
+        for name, scorer in instruments.scorers.items():
+            scores[name].append(score_images(scorer, batch, requests[start : start + len(batch)]))
         wanted = [row - start for row in range(start, start + len(batch)) if row in rows]
         if wanted:
             held.append(to_uint8(resize(batch[wanted], min(WIDEST, batch.shape[-1]))))
@@ -150,8 +160,15 @@ def measure(
         joined[instruments.headline][sorted(rows)],
         [prompt_ids[row] for row in sorted(rows)],
     )
-    requests = [as_request(case, instruments.judged) for case in cases]
-    return Measured(requests, joined, torch.cat(probabilities), diversity)
+    scored = {name: torch.cat(parts) for name, parts in scores.items()}
+    return Measured(requests, joined, torch.cat(probabilities), diversity, scored)
+
+
+def score_images(scorer: Reward, images: torch.Tensor, cases: Sequence[Case]) -> torch.Tensor:
+    """Return ``(N,)`` float64 scores on the CPU, NaN where the scorer cannot tell."""
+    with torch.no_grad():
+        found = scorer(images, cases)
+    return found.values.detach().cpu().double().masked_fill(~found.valid.cpu(), torch.nan)
 
 
 def generated_entries(measured: Measured, real: Measured, instruments: Instruments) -> Entries:
@@ -167,7 +184,7 @@ def generated_entries(measured: Measured, real: Measured, instruments: Instrumen
             **_resampling(instruments, fid=True),
         )
         entries |= _named(family, name, instruments)
-    return entries | _alignment(measured, instruments) | _diversity(measured.diversity, instruments)
+    return entries | _judged(measured, instruments)
 
 
 def real_entries(real: Measured, instruments: Instruments) -> Entries:
@@ -186,7 +203,7 @@ def real_entries(real: Measured, instruments: Instruments) -> Entries:
             **_resampling(instruments, fid=True),
         )
         entries |= _named(family, name, instruments)
-    return entries | _alignment(real, instruments) | _diversity(real.diversity, instruments)
+    return entries | _judged(real, instruments)
 
 
 def right_decisions(measured: Measured, instruments: Instruments, cases: int) -> torch.Tensor:
@@ -209,6 +226,27 @@ def _resampling(instruments: Instruments, fid: bool = False) -> dict[str, Any]:
 def _named(family: Entries, name: str, instruments: Instruments) -> Entries:
     """Give the keys of every extractor but the first its name."""
     return family if name == instruments.headline else {f"{key}@{name}": entry for key, entry in family.items()}
+
+
+def _judged(measured: Measured, instruments: Instruments) -> Entries:
+    """What needs no second set of images."""
+    return (
+        _alignment(measured, instruments)
+        | score_entries(measured, instruments)
+        | _diversity(measured.diversity, instruments)
+    )
+
+
+def score_entries(measured: Measured, instruments: Instruments) -> Entries:
+    """Return the mean of every scorer over the images that it can judge."""
+    entries: Entries = {}
+    for name, scorer in instruments.scorers.items():
+        values = measured.scores[name]
+        if values.isnan().all():
+            continue
+        estimate = mean_interval(values, groups=case_groups(measured.cases), **_resampling(instruments))
+        entries[f"alignment/{name}"] = {**estimate.to_json(), "evaluator": scorer.identity}
+    return entries
 
 
 def _alignment(measured: Measured, instruments: Instruments) -> Entries:

@@ -13,16 +13,20 @@ import torch
 from clinalign.core.config import TuneConfig
 from clinalign.core.errors import UserError
 from clinalign.core.progress import track
-from clinalign.core.types import Case, Extractor
+from clinalign.core.types import Case, Extractor, Reward
 from clinalign.data.prepared import PreparedDataset
 from clinalign.evaluation.extractors import load_extractor
 from clinalign.evaluation.independence import check_independence
 from clinalign.evaluation.suite import case_groups
 from clinalign.networks.classifier import AttributeClassifier
+from clinalign.networks.network_folder import read_card
+from clinalign.rewards import load_reward
 from clinalign.workflows.evaluation_cases import MINIMUM_CASES, artifact_attributes, judged_attributes, select_cases
 from clinalign.workflows.evaluation_measure import Instruments, Measured, measure, real_prompt_ids
 
 READ_AT_ONCE = 64  # real images
+# What the mean of an evaluator of a kind is called; the kind itself where it is not here.
+METRIC_OF = {"consistency": "clip_score"}
 _DATASET_FACTS = ("source", "modality", "licence", "citation", "image_size")
 
 
@@ -40,6 +44,8 @@ class EvaluateSettings:
         eta: Stochasticity of DDIM; ``None`` takes that of the run, else 1.
         attributes: Judge these only; empty for those that the texts speak of.
         extractors: Further feature extractors beside the evaluator's features, for example ``inception:FILE``.
+        scorers: Folders of further evaluators, of any other kind that ``train reward --split judge`` makes (posture,
+            consistency, region): the mean of each is a metric.
         rewards: Folders of reward models that the evaluator must not be; those of a run are found by themselves.
         allow_reward_evaluator: Go on with an evaluator that is not independent, and say so in the result.
         keep_images: Write so many images; ``None`` writes all.
@@ -60,6 +66,7 @@ class EvaluateSettings:
     eta: float | None = None
     attributes: tuple[str, ...] = ()
     extractors: tuple[str, ...] = ()
+    scorers: tuple[Path, ...] = ()
     rewards: tuple[Path, ...] = ()
     allow_reward_evaluator: bool = False
     keep_images: int | None = 64
@@ -101,6 +108,7 @@ class Bench:
                 "dataset": card.get("dataset"),
             },
             "extractors": {name: extractor.identity for name, extractor in self.instruments.extractors.items()},
+            "scorers": {name: scorer.identity for name, scorer in self.instruments.scorers.items()},
             "dataset": {
                 **{key: self.dataset.info[key] for key in _DATASET_FACTS if key in self.dataset.info},
                 "fingerprint": self.dataset.fingerprint,
@@ -181,7 +189,8 @@ def open_bench(
     split = dataset.cases(settings.split)
     judge = AttributeClassifier.load(evaluator, device)
     extractors = _extractors(evaluator, settings.extractors, device)
-    notes = _independence(judge, dataset, settings, config, extractors)
+    notes = _independence(judge.card, dataset, settings, config, extractors)
+    scorers = _scorers(dataset, settings, config, device)
     judged, left_out = judged_attributes(dataset, judge.attribute_names, settings.attributes)
     cases = choose(split) if choose else select_cases(split, settings.cases, settings.seed, judged)
     if len(cases) < MINIMUM_CASES:
@@ -191,7 +200,7 @@ def open_bench(
         )
     artifacts = artifact_attributes(judged)
     instruments = Instruments(
-        judge, extractors, judged, artifacts, settings.resamples, settings.resamples_fid, settings.seed
+        judge, extractors, judged, artifacts, settings.resamples, settings.resamples_fid, settings.seed, scorers
     )
     parts = [cases[start : start + READ_AT_ONCE] for start in range(0, len(cases), READ_AT_ONCE)]
     batches = (dataset.images(part) for part in track(parts, "measuring real images"))
@@ -209,8 +218,27 @@ def _extractors(evaluator: str | Path, further: Sequence[str], device: torch.dev
     return found
 
 
+def _scorers(
+    dataset: PreparedDataset, settings: EvaluateSettings, config: TuneConfig | None, device: torch.device
+) -> dict[str, Reward]:
+    """Open the further evaluators, each under the name of its metric, and check that none of them rewarded.
+
+    Raises:
+        UserError: When one cannot be opened, is not independent, or two measure the same.
+    """
+    found: dict[str, Reward] = {}
+    for folder in settings.scorers:
+        card = read_card(folder)
+        name = METRIC_OF.get(str(card["kind"]), str(card["kind"]))
+        if name in found:
+            raise UserError(f"two scorers measure '{name}', the second is {folder}: give one of a kind")
+        _independence(card, dataset, settings, config, {})
+        found[name] = load_reward(str(card["kind"]), folder, device=device)
+    return found
+
+
 def _independence(
-    judge: AttributeClassifier,
+    judge: Mapping[str, Any],
     dataset: PreparedDataset,
     settings: EvaluateSettings,
     config: TuneConfig | None,
@@ -219,17 +247,17 @@ def _independence(
     """Check that neither evaluator nor extractors rewarded; return notes for the result."""
     folders = [*settings.rewards, *(reward.path for reward in (config.rewards if config else ()) if reward.path)]
     cards = [reward_card(folder, settings.allow_reward_evaluator) for folder in dict.fromkeys(folders)]
-    notes = check_independence(judge.card, cards, settings.allow_reward_evaluator)
+    notes = check_independence(judge, cards, settings.allow_reward_evaluator)
     for name, extractor in extractors.items():
         if any(card.get("identity", "-") in extractor.identity for card in cards):
             if not settings.allow_reward_evaluator:
                 raise UserError(f"extractor '{name}' is a reward of this run: fidelity would be what was trained on")
             notes.append(f"not independent: extractor '{name}' is a reward of this run")
-    if judge.card.get("dataset") == dataset.fingerprint and judge.card.get("split") == settings.split:
+    if judge.get("dataset") == dataset.fingerprint and judge.get("split") == settings.split:
         raise UserError(
             f"the evaluator was trained on split '{settings.split}', which it is to judge here: give another --split"
         )
-    if judge.card.get("dataset") != dataset.fingerprint:
+    if judge.get("dataset") != dataset.fingerprint:
         notes.append("the evaluator was trained on another dataset than the one evaluated")
     if not folders and config is None:
         notes.append("no reward is known, so the evaluator could not be compared with one")

@@ -51,6 +51,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Meaning]]] = {
             ),
             "f1": Meaning("F1", "balance of attributes found and attributes missed", "higher", "number"),
             "clip_score": Meaning("Image-text score", "how near picture and prompt lie in a shared space", "higher"),
+            "posture": Meaning("Posture", "how far a film is turned, zoomed or shifted; 0 is upright", "higher"),
+            "region": Meaning("Place", "whether findings lie where the text says, from 0 to 1", "higher"),
         },
     ),
     "fidelity": (

@@ -44,9 +44,11 @@ class BaseSettings:
         steps: Denoiser steps; ``None`` takes 3000 from scratch and 1000 for fine-tuning.
         autoencoder_steps: Steps of the autoencoder, from scratch only.
         batch_size: Pictures a step.
-        learning_rate: Peak; ``None`` takes 2e-3 from scratch and 1e-5 for fine-tuning.
+        learning_rate: Peak; ``None`` takes 2e-3 from scratch, 1e-5 for fine-tuning and 1e-3 for condition tokens.
         caption_dropout: Share of captions left out, for guidance.
         noisy_steps: Give the noisiest steps full weight in the loss: texts are learnt sooner, textures later.
+        ace_tokens: Learn so many condition tokens (ACE of CXRL) and nothing else, with the model to fine-tune frozen:
+            prompt tuning by the loss of stage 1, to tell its part in CXRL from that of reinforcement; 0: none.
         width: First width of the denoiser, from scratch only; the second level has twice as much.
         split: Split trained on.
         seed: Of everything drawn.
@@ -61,6 +63,7 @@ class BaseSettings:
     learning_rate: float | None = None
     caption_dropout: float = 0.1
     noisy_steps: bool = False
+    ace_tokens: int = 0
     width: int = 64
     split: str = "train"
     seed: int = 0
@@ -96,7 +99,7 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
     start = time.perf_counter()
     quiet_libraries()
     device = pick_device(settings.device)
-    size = ScratchSize(image_size=dataset.image_size, unet_channels=(settings.width, 2 * settings.width))
+    size = ScratchSize.of(dataset.image_size, settings.width)
     # whatever can be wrong is found before the folder is taken
     opened = _open_base(settings.from_model, dataset, device) if settings.from_model else None
     if opened is None:
@@ -109,13 +112,15 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
     generator, psnr = (opened, None) if opened else _scratch(size, images, texts, settings, state, device)
     autoencoder_seconds = time.perf_counter() - start
     fresh = opened is None
+    generator.add_ace(settings.ace_tokens, derive_seed(settings.seed, "ace"))
+    usual_rate = 2e-3 if fresh else 1e-3 if settings.ace_tokens else 1e-5
     training = DenoiserTraining(
         steps=settings.steps or (3000 if fresh else 1000),
         batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate or (2e-3 if fresh else 1e-5),
+        learning_rate=settings.learning_rate or usual_rate,
         caption_dropout=settings.caption_dropout,
         noisy_steps=settings.noisy_steps,
-        ema_decay=0.999 if fresh else 0.9999,
+        ema_decay=0.999 if fresh or settings.ace_tokens else 0.9999,
         precision=settings.precision,
     )
     truncated = [case.case_id for case, cut in zip(cases, generator.truncates(texts)) if cut]
@@ -123,7 +128,9 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
         say(f"{len(truncated)} of {len(cases)} texts are longer than the text encoder's limit and lose their end")
     flips = dataset.modality == "dermoscopy"  # a film has its heart on one side; skin has no side
     latents = latent_source(generator, images, flips)
-    loss = train_denoiser(generator, latents, texts, training, settings.seed, state / "denoiser", fresh)
+    loss = train_denoiser(
+        generator, latents, texts, training, settings.seed, state / "denoiser", fresh, settings.ace_tokens > 0
+    )
     card = {
         **plan,
         "complete": True,
@@ -152,14 +159,20 @@ def check_settings(settings: BaseSettings) -> None:
         raise UserError(f"learning_rate is {settings.learning_rate}: above 0")
     if not 0 <= settings.caption_dropout <= 1:
         raise UserError(f"caption_dropout is {settings.caption_dropout}: from 0 to 1")
+    if not 0 <= settings.ace_tokens <= 16:
+        raise UserError(f"ace_tokens is {settings.ace_tokens}: from 0 to 16")
+    if settings.ace_tokens and settings.from_model is None:
+        raise UserError("ace_tokens are learnt for a model that exists: give it with --from")
     if settings.width < 16 or settings.width % 16:
         below = max(16, settings.width // 16 * 16)
         raise UserError(f"width is {settings.width}: a multiple of 16, such as {below} or {below + 16}")
 
 
 def _open_base(source: str, dataset: PreparedDataset, device: torch.device) -> Generator:
-    """Open the model to fine-tune; what tuning added to it stays a part of it."""
+    """Open the model to fine-tune; what tuning added to its weights stays a part of them."""
     generator = Generator.load(source, device)
+    if generator.ace is not None:
+        raise UserError(f"{source} carries condition tokens, which cannot become a part of its weights: give its base")
     generator.merge_adapter()
     if generator.image_size != dataset.image_size:
         raise UserError(

@@ -27,6 +27,7 @@ from clinalign.core.types import Case, Reward
 from clinalign.data.prepared import PreparedDataset
 from clinalign.evaluation.diversity import ms_ssim, prompt_means, text_ids, within_prompt_pairs
 from clinalign.evaluation.independence import check_independence
+from clinalign.generation.ace import ACE_FILE
 from clinalign.generation.adapters import add_lora
 from clinalign.generation.generator import Generator
 from clinalign.generation.model_folder import LORA_FILE, find_model_folder
@@ -34,6 +35,7 @@ from clinalign.networks.classifier import AttributeClassifier
 from clinalign.rewards import load_reward
 from clinalign.rewards.compose import CombinedReward
 from clinalign.rewards.guarded import GuardedReward
+from clinalign.tuning.feedback import Signal, win_rate
 from clinalign.tuning.loop import Epoch, Tuner
 from clinalign.tuning.plan import Plan, plan_epoch
 from clinalign.tuning.prompts import PromptSource, Request
@@ -66,7 +68,7 @@ def tune(config: TuneConfig, out: Path | str, resume: bool = False) -> dict[str,
     config = on_first(accelerator, lambda: resolve_precision(config, device, run if resume else None))
     plan = plan_epoch(config, accelerator.num_processes, device.type == "cuda")
     dataset = PreparedDataset.open(config.data.path)
-    prompts = PromptSource(prompt_cases(dataset, config), config.data.prompts, config.seed)
+    prompts = prompt_source(dataset, config)
     refuse_tuned(config.generator.model)
     reward = build_rewards(config.rewards, device)
     evaluator = build_evaluator(config, reward, device)
@@ -74,6 +76,8 @@ def tune(config: TuneConfig, out: Path | str, resume: bool = False) -> dict[str,
     adapter = config.generator.adapter
     if adapter.kind == "lora":
         add_lora(generator.unet, adapter.rank, adapter.targets, derive_seed(config.seed, "adapter"))
+    ace = config.generator.ace
+    generator.add_ace(ace.tokens, derive_seed(config.seed, "ace"), ace.unconditional)
     tuner = Tuner(config, generator, reward, prompts, plan, run, accelerator)
     made_of = manifest(config, plan, dataset, generator, reward, accelerator.num_processes)
     checkpoint = on_first(accelerator, lambda: _open(run, config, made_of, resume))
@@ -84,6 +88,8 @@ def tune(config: TuneConfig, out: Path | str, resume: bool = False) -> dict[str,
         if checkpoint is not None:
             say(f"going on after epoch {tuner.epoch}")
         say(describe(plan, config))
+        for warning in warnings_about(config):
+            say(f"warning: {warning}")
         _tell_truncated(generator, prompts)
         watch = Watch(config, prompts, generator, run, evaluator, tuner.epoch)
     return _loop(tuner, watch, accelerator)
@@ -171,6 +177,7 @@ class Watch:
 
         self.config, self.generator, self.run, self.evaluator = config, generator, run, evaluator
         self.requests: list[Request] = prompts.fixed(config.evaluate.prompts, config.evaluate.images_per_prompt)
+        self.anchor: Signal | None = None
         self.board = SummaryWriter(str(run.logs), purge_step=epoch + 1 if epoch else None)
         self.start = time.perf_counter()
         write_json(
@@ -179,21 +186,24 @@ class Watch:
         )
 
     def look(self, tuner: Tuner, epoch: int) -> dict[str, float]:
-        """Draw the fixed requests with the averaged weights, save the grid, and measure them."""
-        rollout = self.config.rollout
+        """Draw the fixed requests with the averaged weights, save the grid, and measure them.
+
+        The win rate is against the anchor's pictures of the same noise: 0.5 as long as the policy is the anchor.
+        """
+        if self.anchor is None:
+            with tuner.anchor():
+                self.anchor = self.score(tuner, self.draw(tuner))
         with tuner.average.applied_to(tuner.parameters):
-            images = self.generator.generate(
-                [r.case.text for r in self.requests], [r.seed for r in self.requests],
-                rollout.steps, rollout.guidance, rollout.eta, tuner.plan.rollout_batch,
-            )  # fmt: skip
+            images = self.draw(tuner)
         save_grid(images, self.config.evaluate.images_per_prompt, self.run.samples / f"epoch_{epoch:04d}.png")
         for folder in ("first",) if epoch == 0 else ("last",):
             place = self.run.samples / folder
             place.mkdir(parents=True, exist_ok=True)
             for number, picture in enumerate(to_pil(images)):
                 picture.save(place / f"{number:03d}.png")
-        scores = tuner.reward(images.to(self.generator.device), [r.case for r in self.requests])
+        scores = self.score(tuner, images)
         seen = {"evaluate/reward": float(scores.values[scores.valid].mean())} if scores.valid.any() else {}
+        seen["evaluate/win_rate"] = win_rate(scores, self.anchor)
         if self.evaluator is not None:
             accuracy = attribute_accuracy(self.evaluator, images, [r.case for r in self.requests])
             if accuracy is not None:
@@ -204,6 +214,19 @@ class Watch:
         for name, value in seen.items():
             self.board.add_scalar(name, value, epoch)
         return seen
+
+    def draw(self, tuner: Tuner) -> torch.Tensor:
+        """Return the pictures of the fixed requests."""
+        rollout = self.config.rollout
+        return self.generator.generate(
+            [r.case.text for r in self.requests], [r.seed for r in self.requests],
+            rollout.steps, rollout.guidance, rollout.eta, tuner.plan.rollout_batch,
+        )  # fmt: skip
+
+    def score(self, tuner: Tuner, images: torch.Tensor) -> Signal:
+        """Return what the rewards' sum says of them."""
+        scores = tuner.reward(images.to(self.generator.device), [r.case for r in self.requests])
+        return Signal(scores.values.cpu(), scores.valid.cpu())
 
     def tell(self, row: dict[str, Any], epochs: int) -> None:
         """Print one line and feed TensorBoard."""
@@ -257,6 +280,33 @@ def prompt_cases(dataset: PreparedDataset, config: TuneConfig) -> list[Case]:
     ]
 
 
+def prompt_source(dataset: PreparedDataset, config: TuneConfig) -> PromptSource:
+    """Return where the run's prompts come from."""
+    cases = prompt_cases(dataset, config)
+    return PromptSource(cases, config.data.prompts, config.seed, config.rollout.seeds_per_prompt)
+
+
+def warnings_about(config: TuneConfig) -> list[str]:
+    """Return what is allowed in a config and hardly meant, one sentence each."""
+    feedback, rollout = config.feedback, config.rollout
+    if feedback.name != "comparative":
+        return []
+    found = []
+    if feedback.form == "difference" and (
+        rollout.images_per_prompt > 1 or config.advantage.name == "per_prompt_running"
+    ):
+        found.append(
+            "feedback.form difference: the mean that advantages take off each prompt takes the anchor's score off too, "
+            "so this is absolute feedback with the noise of the anchor added; win and logistic are not"
+        )
+    if feedback.share_noise == "all" and config.generator.ace.tokens == 0:
+        found.append(
+            "feedback.share_noise all: the policy starts as the anchor and draws the same pictures, so every "
+            "comparison is a tie and nothing is learnt; initial shares the first noise alone"
+        )
+    return found
+
+
 def build_rewards(configs: tuple[RewardConfig, ...], device: torch.device) -> CombinedReward:
     """Load the rewards, each guarded, as one weighted sum.
 
@@ -291,9 +341,9 @@ def refuse_tuned(model: str) -> None:
     """Refuse a base that carries an adapter of its own: it would be left out without a word.
 
     Raises:
-        UserError: When the folder holds LoRA weights.
+        UserError: When the folder holds LoRA weights or condition tokens.
     """
-    if (find_model_folder(Path(model)) / LORA_FILE).exists():
+    if any((find_model_folder(Path(model)) / name).exists() for name in (LORA_FILE, ACE_FILE)):
         raise UserError(f"generator.model {model} is tuned already and carries an adapter: give the base it came from")
 
 

@@ -1,0 +1,1 @@
+"""Free-text radiology reports: sections, sentences, prompts, finding labels, and hard negatives."""
