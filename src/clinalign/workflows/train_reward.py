@@ -8,9 +8,11 @@ from typing import Any
 
 from clinalign.core.errors import UserError, nearest
 from clinalign.workflows.train_attributes import train_attributes
+from clinalign.workflows.train_consistency import train_consistency
 
 TRAINERS: dict[str, Callable[..., dict[str, Any]]] = {
     "attributes": train_attributes,
+    "consistency": train_consistency,
 }
 
 
