@@ -15,6 +15,7 @@ import torch
 from clinalign.core.registry import Registry
 from clinalign.core.types import Reward
 from clinalign.rewards.attributes import attribute_reward
+from clinalign.rewards.consistency import consistency_reward
 from clinalign.rewards.sanity import brightness_reward, compressibility_reward
 
 RewardFactory = Callable[[Path | None, Mapping[str, Any], torch.device], Reward]
@@ -22,6 +23,7 @@ RewardFactory = Callable[[Path | None, Mapping[str, Any], torch.device], Reward]
 REWARDS: Registry[RewardFactory] = Registry("reward", "clinalign.rewards")
 REWARDS.add("attributes", attribute_reward)
 REWARDS.add("brightness", brightness_reward)
+REWARDS.add("consistency", consistency_reward)
 REWARDS.add("compressibility", compressibility_reward)
 
 
