@@ -67,8 +67,11 @@ def _local_text(model: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the change of the config that keeps a text tower of transformers on this machine.
 
     Raises:
-        UserError: When its config is not there.
+        UserError: When its config is not there, or the image tower would be downloaded.
     """
+    tower = str(model.get("vision_cfg", {}).get("timm_model_name", ""))
+    if ":" in tower:
+        raise UserError(f"the image tower of {folder} is '{tower}', which timm would download: name a timm architecture")
     text = dict(model.get("text_cfg", {}))
     name = text.get("hf_model_name")
     if not name:
