@@ -164,8 +164,15 @@ def _check_own(flips: int, same: str, width: int | None) -> None:
 
 
 def _cases(dataset: PreparedDataset, split: str) -> list[Case]:
-    """Return the cases of ``split`` that have a text."""
-    return [case for case in dataset.cases(split) if case.text.strip()]
+    """Return the cases of ``split`` that have a text.
+
+    Raises:
+        UserError: When none has.
+    """
+    cases = [case for case in dataset.cases(split) if case.text.strip()]
+    if not cases:
+        raise UserError(f"{dataset.path}: no case of split '{split}' has a text: there is nothing to pair images with")
+    return cases
 
 
 def _check_texts(texts: PairTexts, cases: Sequence[Case], data: Path, split: str) -> None:
