@@ -16,16 +16,20 @@ from clinalign.generation.architecture import fit_tokenizer
 from clinalign.networks.contrastive import ContrastiveLoss, flip_score, info_nce, same_facts
 from clinalign.networks.image_text import ImageTextPair
 from clinalign.networks.network_folder import WEIGHTS_FILE
-from clinalign.networks.pair_texts import pair_texts
+from clinalign.networks.pair_texts import draw_rates, pair_texts
 from clinalign.networks.text_encoder import TextEncoder, tokenize
 
 TEXTS = ["left nodule", "right nodule", "no nodule at all"]
 
 
+def pair_of(texts: list[str]) -> ImageTextPair:
+    torch.manual_seed(0)
+    return ImageTextPair(fit_tokenizer(texts), 32, "test_byobnet", width=16, text_width=16, text_layers=1).eval()
+
+
 @pytest.fixture
 def pair() -> ImageTextPair:
-    torch.manual_seed(0)
-    return ImageTextPair(fit_tokenizer(TEXTS), 32, "test_byobnet", width=16, text_width=16, text_layers=1).eval()
+    return pair_of(TEXTS)
 
 
 def test_embeddings_are_unit_vectors_that_no_batch_changes(pair: ImageTextPair) -> None:
@@ -160,6 +164,22 @@ def test_texts_are_numbered_once() -> None:
     assert pairs.flips.tolist() == [[1], [0], [-1]]
     assert pairs.kinds == [["side"], ["side"], []]
     assert pairs.facts.tolist() == [[1, -1], [1, -1], [0, -1]]
+
+
+def test_additions_are_drawn_as_often_as_removals() -> None:
+    cases = [Case(str(number), "x", {"rare": int(number < 2), "common": 1, "unknown": None}) for number in range(10)]
+    rates = draw_rates(cases)
+    assert rates == {"rare": pytest.approx(2.5 / 8.5), "common": 1.0}
+
+    def add(case: Case, random: object) -> list[Flip]:
+        return [Flip("x rare", "added", "rare"), Flip("y", "side")]
+
+    pairs = pair_texts(cases, ["rare"], add)
+    assert pairs.rates[0].tolist() == pytest.approx([2.5 / 8.5, 1.0])
+    loss = ContrastiveLoss(pair_of(["x rare", "y"]), pairs, 4, "text", torch.Generator().manual_seed(0))
+    drawn = torch.cat([loss._draw(torch.arange(10)) for _ in range(200)])
+    assert (drawn == 2).sum() == 2000  # the other side, always
+    assert (drawn == 1).sum().item() / 2000 == pytest.approx(2.5 / 8.5, abs=0.05)  # five standard errors
 
 
 def test_flips_are_in_the_denominator(pair: ImageTextPair) -> None:

@@ -44,10 +44,11 @@ Attributes = Mapping[str, "int | None"]
 
 
 class Flip(NamedTuple):
-    """A text that is wrong in one fact, and the fact's kind (one of :data:`KINDS`)."""
+    """A text that is wrong in one fact, the fact's kind (one of :data:`KINDS`), and the attribute it is about."""
 
     text: str
     kind: str
+    about: str = ""
 
 
 class Flipper(Protocol):
@@ -69,7 +70,7 @@ def text_flips(case: Case, random: np.random.Generator) -> list[Flip]:
     if facts is not None:
         allowed = {"removed": 1, "added": 0}
         found = [
-            Flip(text, kind)
+            Flip(text, kind, name)
             for kind, name, text in rewrites(facts, random)
             if kind not in allowed or case.attributes.get(name) == allowed[kind]
         ]
@@ -97,12 +98,12 @@ def _recomposed(
     truth = dict(case.attributes)
     for name, value in truth.items():
         if name not in DIAGNOSES and value is not None:
-            yield Flip(compose({**truth, name: 1 - value}), "removed" if value else "added")
+            yield Flip(compose({**truth, name: 1 - value}), "removed" if value else "added", name)
     present = [name for name in DIAGNOSES if truth.get(name) == 1]
     absent = [name for name in DIAGNOSES if truth.get(name) == 0]
     if len(present) == 1 and absent:
         other = absent[random.integers(len(absent))]
-        yield Flip(compose({**truth, present[0]: 0, other: 1}), "swapped")
+        yield Flip(compose({**truth, present[0]: 0, other: 1}), "swapped", other)
 
 
 def _reworded(case: Case, random: np.random.Generator) -> Iterator[Flip]:
@@ -119,10 +120,10 @@ def _reworded(case: Case, random: np.random.Generator) -> Iterator[Flip]:
             place for place, part in enumerate(sentences) if words in part.lower() and not _DENIAL.search(part)
         ]
         if value == 1 and len(naming) == 1 and len(sentences) > 1:
-            yield Flip(_joined(sentences, naming[0], ""), "removed")
+            yield Flip(_joined(sentences, naming[0], ""), "removed", name)
         elif value == 0 and not naming:
             kept = [part for part in sentences if words not in part.lower()]  # "no effusion" gives way to "effusion"
-            yield Flip(" ".join([*kept, f"{words.capitalize()}."]), "added")
+            yield Flip(" ".join([*kept, f"{words.capitalize()}."]), "added", name)
 
 
 def _exchanged(sentence: str, table: Mapping[str, tuple[str, ...]], random: np.random.Generator) -> str:

@@ -7,7 +7,7 @@ Kernels take cosines or unit vectors; weights ``(B, N)`` are resampling counts (
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from clinalign.core.types import Case
 from clinalign.data.text_flips import KINDS, Flipper, text_flips
 from clinalign.evaluation.alignment import auroc, image_text_score
 from clinalign.evaluation.entries import Entries
-from clinalign.evaluation.intervals import Estimate, bootstrap, mean_interval
+from clinalign.evaluation.intervals import Estimate, bootstrap, mean_interval, weighted_mean
 from clinalign.networks.image_text import ImageTextModel
 from clinalign.networks.pair_texts import case_flips
 
@@ -35,7 +35,8 @@ class PairScores:
         rank: ``(N,)`` place of the own text among all distinct texts, from 1, ties counting half; NaN where the text is
             empty.
         wins: Kind of flip to ``(N,)`` shares of an image's flips of that kind that score below the true text (ties
-            count half), NaN where it has none. ``all`` holds every flip.
+            count half), NaN where it has none.
+        blind: The same with the mean of all image embeddings in place of the image's own: what the text alone decides.
         flips: Kind to the number of triples (image, true text, flipped text).
         candidates: Number of distinct texts that retrieval chooses from.
         truncated: Number of images whose text lost its end.
@@ -45,6 +46,7 @@ class PairScores:
     mismatched: torch.Tensor
     rank: torch.Tensor
     wins: dict[str, torch.Tensor]
+    blind: dict[str, torch.Tensor]
     flips: dict[str, int]
     candidates: int
     truncated: int
@@ -102,18 +104,21 @@ def score_pairs(
     empty = torch.tensor([not case.text.strip() for case in cases])
     cosine = image_text_score(seen, read[own]).masked_fill(empty, torch.nan)
     rank = torch.cat([text_rank(part @ read[:candidates].T, o) for part, o in zip(seen.split(512), own.split(512))])
-    wins, counts = {}, {}
-    for kind in ("all", *KINDS):
-        rows = [[n for n, flip in zip(row, flips) if kind in ("all", flip.kind)] for row, flips in zip(table, found)]
-        counts[kind] = sum(len(row) for row in rows)
-        if counts[kind]:
+    anyone = seen.mean(0, keepdim=True).expand_as(seen)
+    wins, blind, counts = {}, {}, {}
+    for kind in KINDS:
+        rows = [[n for n, flip in zip(row, flips) if flip.kind == kind] for row, flips in zip(table, found)]
+        if any(rows):
+            counts[kind] = sum(len(row) for row in rows)
             wins[kind] = win_share(cosine, _scores_of(seen, read, rows))
+            blind[kind] = win_share(image_text_score(anyone, read[own]), _scores_of(anyone, read, rows))
     return PairScores(
         cosine,
         _mismatched(seen, read, own, cases, seed).masked_fill(empty, torch.nan),
         rank.masked_fill(empty, torch.nan),
         wins,
-        {kind: count for kind, count in counts.items() if count},
+        blind,
+        counts,
         candidates,
         sum(model.truncates([case.text for case in cases])),
     )
@@ -137,9 +142,10 @@ def pair_entries(
         seed: Same seed, same entries.
 
     Returns:
-        ``alignment/clip_score`` (mean cosine of an image and its text), ``alignment/flip_accuracy`` and
-        ``alignment/flip_accuracy/KIND`` (share of (image, true text, flipped text) triples whose true text scores
-        higher, averaged within an image first; ``flips`` counts the triples), ``alignment/retrieval_r1``, ``_r5``,
+        ``alignment/clip_score`` (mean cosine of an image and its text), ``alignment/flip_accuracy/KIND`` (share of
+        (image, true text, flipped text) triples whose true text scores higher, averaged within an image first; ``flips``
+        counts the triples, ``blind`` is what the text alone would reach), ``alignment/flip_accuracy`` (the mean over
+        the kinds, so that a preference for short texts gains nothing), ``alignment/retrieval_r1``, ``_r5``,
         ``_r10`` (share of images whose own text is among the nearest 1, 5, 10 of ``candidates`` distinct texts; left
         out where there are no more texts than that) and ``alignment/matched_auroc``. Each has ``evaluator``.
     """
@@ -148,9 +154,21 @@ def pair_entries(
         return mean_interval(values, groups=groups, replicates=replicates, seed=seed)
 
     found: Entries = {"alignment/clip_score": mean(scores.cosine).to_json() | {"truncated": scores.truncated}}
+    if scores.wins:
+        found["alignment/flip_accuracy"] = bootstrap(
+            lambda weights: _mean_of_means(scores.wins, weights),
+            len(scores.cosine),
+            groups=groups,
+            replicates=replicates,
+            seed=seed,
+            counted=int((~torch.stack([*scores.wins.values()]).isnan()).any(0).sum()),
+        ).to_json() | {
+            "flips": sum(scores.flips.values()),
+            "blind": float(_mean_of_means(scores.blind, torch.ones(1, len(scores.cosine), dtype=torch.float64))),
+        }
     for kind, values in scores.wins.items():
-        key = "alignment/flip_accuracy" + ("" if kind == "all" else f"/{kind}")
-        found[key] = mean(values).to_json() | {"flips": scores.flips[kind]}
+        told = {"flips": scores.flips[kind], "blind": float(scores.blind[kind].nanmean())}
+        found[f"alignment/flip_accuracy/{kind}"] = mean(values).to_json() | told
     for top in TOP:
         if scores.candidates > top:
             hit = torch.where(scores.rank.isnan(), torch.nan, (scores.rank <= top).double())
@@ -185,6 +203,11 @@ def image_text_entries(
     groups = [case.group_id or case.case_id for case in cases] if groups is None else groups
     scores = score_pairs(model, images, cases, flipper, seed)
     return pair_entries(scores, model.identity, groups=groups, replicates=replicates, seed=seed)
+
+
+def _mean_of_means(kinds: Mapping[str, torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
+    """Return the mean over kinds of their means over images, ``(B,)``; a kind without weight is left out."""
+    return torch.stack([weighted_mean(values, weights) for values in kinds.values()]).nanmean(0)
 
 
 def _scores_of(seen: torch.Tensor, read: torch.Tensor, rows: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -101,12 +101,13 @@ class ContrastiveLoss:
         return info_nce(images, texts, own.to(device), also_true.to(device), self.model.scale)
 
     def _draw(self, cases: torch.Tensor) -> torch.Tensor:
-        """Draw up to ``count`` flips of each case without replacement; returns their numbers."""
+        """Draw up to ``count`` flips of each case, each at its own rate; returns their numbers."""
         table = self.pairs.flips[cases]
         if not self.count or not table.shape[1]:
             return torch.empty(0, dtype=torch.long)
-        order = torch.rand(table.shape, generator=self.generator).masked_fill(table < 0, 2.0).argsort(dim=1)
-        drawn = table.gather(1, order[:, : self.count])
+        left_out = torch.rand(table.shape, generator=self.generator) >= self.pairs.rates[cases]
+        order = torch.rand(table.shape, generator=self.generator).masked_fill(left_out, 2.0).argsort(dim=1)
+        drawn = table.masked_fill(left_out, -1).gather(1, order[:, : self.count])
         return drawn[drawn >= 0]
 
 
