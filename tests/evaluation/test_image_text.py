@@ -28,6 +28,7 @@ class WordModel:
     """Reads which of four words a text has; sees the means of an image's four columns. Six words at most."""
 
     identity = "words"
+    scale = torch.tensor(1.0)
 
     def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         return F.normalize(images.mean(dim=(1, 2)), dim=1)
@@ -47,7 +48,10 @@ def picture(text: str) -> torch.Tensor:
 
 def other_side(case: Case, random: object) -> list[Flip]:
     swap = {"left": "right", "right": "left"}
-    found = [Flip(" ".join(swap.get(word, word) for word in case.text.split()), "side"), Flip(case.text + " x", "added")]
+    found = [
+        Flip(" ".join(swap.get(word, word) for word in case.text.split()), "side"),
+        Flip(case.text + " x", "added"),
+    ]
     return [flip for flip in found if flip.text != case.text and case.text]
 
 

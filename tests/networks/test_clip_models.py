@@ -96,6 +96,7 @@ def test_it_sees_what_the_library_sees(folder: Path, kind: str) -> None:
     torch.testing.assert_close(ours.embed_images(eight_bits), theirs, atol=0.01, rtol=0)
     torch.testing.assert_close(ours.embed_texts(TEXTS), words, atol=1e-5, rtol=0)
     assert ours.identity.startswith(f"transformers:{kind}:")
+    assert ours.scale.item() == pytest.approx(model.logit_scale.exp().item())
 
 
 def test_embeddings_are_unit_vectors_with_gradients_in_the_images(folder: Path) -> None:

@@ -166,11 +166,11 @@ def test_it_is_loaded_by_name_from_a_folder(folder: Path) -> None:
 
 
 def test_messages(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="unknown score 'cosin' .* did you mean 'cosine'"):
+    with pytest.raises(UserError, match=r"unknown score 'cosin' .* did you mean 'cosine'"):
         load_reward("consistency", folder, {"score": "cosin"})
-    with pytest.raises(UserError, match="batch_size .* 1 or more"):
+    with pytest.raises(UserError, match=r"batch_size .* 1 or more"):
         load_reward("consistency", folder, {"batch_size": 0})
-    with pytest.raises(UserError, match="unknown backend 'openclip' .* did you mean 'open_clip'"):
+    with pytest.raises(UserError, match=r"unknown backend 'openclip' .* did you mean 'open_clip'"):
         load_reward("consistency", folder, {"backend": "openclip"})
     with pytest.raises(UserError, match="no setting 'scores': did you mean 'score'"):
         load_reward("consistency", folder, {"scores": "cosine"})

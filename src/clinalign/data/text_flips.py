@@ -91,9 +91,7 @@ def _composer(case: Case) -> Callable[[Attributes], str] | None:
     return None
 
 
-def _recomposed(
-    case: Case, compose: Callable[[Attributes], str], random: np.random.Generator
-) -> Iterator[Flip]:
+def _recomposed(case: Case, compose: Callable[[Attributes], str], random: np.random.Generator) -> Iterator[Flip]:
     """Flip each known attribute that the text speaks of, and exchange the diagnosis for another that is known."""
     truth = dict(case.attributes)
     for name, value in truth.items():
@@ -116,9 +114,7 @@ def _reworded(case: Case, random: np.random.Generator) -> Iterator[Flip]:
                 yield Flip(_joined(sentences, place, other), kind)
     for name, value in case.attributes.items():
         words = name.replace("_", " ").lower()
-        naming = [
-            place for place, part in enumerate(sentences) if words in part.lower() and not _DENIAL.search(part)
-        ]
+        naming = [place for place, part in enumerate(sentences) if words in part.lower() and not _DENIAL.search(part)]
         if value == 1 and len(naming) == 1 and len(sentences) > 1:
             yield Flip(_joined(sentences, naming[0], ""), "removed", name)
         elif value == 0 and not naming:
@@ -140,4 +136,3 @@ def _exchanged(sentence: str, table: Mapping[str, tuple[str, ...]], random: np.r
 def _joined(sentences: list[str], place: int, instead: str) -> str:
     """Return the text with one sentence replaced, or left out where ``instead`` is empty."""
     return " ".join(part for part in [*sentences[:place], instead, *sentences[place + 1 :]] if part)
-

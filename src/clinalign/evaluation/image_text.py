@@ -103,7 +103,9 @@ def score_pairs(
     read = model.embed_texts(list(numbers)).double().cpu()
     empty = torch.tensor([not case.text.strip() for case in cases])
     cosine = image_text_score(seen, read[own]).masked_fill(empty, torch.nan)
-    rank = torch.cat([text_rank(part @ read[:candidates].T, o) for part, o in zip(seen.split(512), own.split(512))])
+    rank = torch.cat(
+        [text_rank(part @ read[:candidates].T, o) for part, o in zip(torch.split(seen, 512), torch.split(own, 512))]
+    )
     anyone = seen.mean(0, keepdim=True).expand_as(seen)
     wins, blind, counts = {}, {}, {}
     for kind in KINDS:
@@ -143,9 +145,9 @@ def pair_entries(
 
     Returns:
         ``alignment/clip_score`` (mean cosine of an image and its text), ``alignment/flip_accuracy/KIND`` (share of
-        (image, true text, flipped text) triples whose true text scores higher, averaged within an image first; ``flips``
-        counts the triples, ``blind`` is what the text alone would reach), ``alignment/flip_accuracy`` (the mean over
-        the kinds, so that a preference for short texts gains nothing), ``alignment/retrieval_r1``, ``_r5``,
+        (image, true text, flipped text) triples whose true text scores higher, averaged within an image first;
+        ``flips`` counts the triples, ``blind`` is what the text alone would reach), ``alignment/flip_accuracy`` (the
+        mean over the kinds, so that a preference for short texts gains nothing), ``alignment/retrieval_r1``, ``_r5``,
         ``_r10`` (share of images whose own text is among the nearest 1, 5, 10 of ``candidates`` distinct texts; left
         out where there are no more texts than that) and ``alignment/matched_auroc``. Each has ``evaluator``.
     """

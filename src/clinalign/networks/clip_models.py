@@ -94,6 +94,12 @@ class ClipModel:
         """Where the weights lie."""
         return next(self.network.parameters()).device
 
+    @property
+    def scale(self) -> torch.Tensor:
+        """The learnt inverse temperature, by which cosines become logits."""
+        scale: torch.Tensor = self.network.logit_scale.detach().exp().reshape(())  # type: ignore[operator,union-attr]
+        return scale
+
     def embed_images(self, images: torch.Tensor, batch_size: int = 32) -> torch.Tensor:
         """Map ``images`` ``(N, 3, H, W)`` in ``[0, 1]`` to unit vectors ``(N, D)``; gradients where they are required.
 

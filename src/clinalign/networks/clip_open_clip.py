@@ -29,7 +29,9 @@ def load_open_clip(folder: Path | str, device: torch.device | str = "cpu") -> Cl
     folder = Path(folder)
     check_folder(folder, CONFIG, "open_clip")
     if find_spec("open_clip") is None:
-        raise UserError(f"{folder} holds an open_clip model and open_clip is missing: run 'pip install open_clip_torch'")
+        raise UserError(
+            f"{folder} holds an open_clip model and open_clip is missing: run 'pip install open_clip_torch'"
+        )
     import open_clip
     from open_clip.factory import load_checkpoint
 
@@ -71,7 +73,9 @@ def _local_text(model: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     tower = str(model.get("vision_cfg", {}).get("timm_model_name", ""))
     if ":" in tower:
-        raise UserError(f"the image tower of {folder} is '{tower}', which timm would download: name a timm architecture")
+        raise UserError(
+            f"the image tower of {folder} is '{tower}', which timm would download: name a timm architecture"
+        )
     text = dict(model.get("text_cfg", {}))
     name = text.get("hf_model_name")
     if not name:

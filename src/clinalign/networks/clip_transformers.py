@@ -33,7 +33,9 @@ def load_transformers_clip(folder: Path | str, device: torch.device | str = "cpu
     try:
         kind = AutoConfig.from_pretrained(place, **local).model_type
         if kind not in KINDS:
-            raise UserError(f"{folder} holds a '{kind}' model: image-text models of transformers are {', '.join(KINDS)}")
+            raise UserError(
+                f"{folder} holds a '{kind}' model: image-text models of transformers are {', '.join(KINDS)}"
+            )
         model, told = AutoModel.from_pretrained(place, use_safetensors=True, output_loading_info=True, **local)
         processor = AutoImageProcessor.from_pretrained(place, **local).to_dict()
         tokenizer = AutoTokenizer.from_pretrained(place, **local)

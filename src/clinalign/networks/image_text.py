@@ -39,6 +39,11 @@ class ImageTextModel(Protocol):
         """Kind, weights hash and what else decides the embeddings."""
         ...
 
+    @property
+    def scale(self) -> torch.Tensor:
+        """The learnt inverse temperature, by which cosines become logits."""
+        ...
+
     def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         """Map ``(N, 3, H, W)`` in ``[0, 1]`` to unit vectors ``(N, D)``, differentiable in the images."""
         ...
@@ -132,7 +137,7 @@ class ImageTextPair(nn.Module):
     def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
         """Map N texts to unit vectors ``(N, D)`` on the model's device, each distinct text once."""
         if not texts:
-            return torch.zeros(0, self.settings["width"], device=self.device)
+            return torch.zeros((0, self.text_head.out_features), device=self.device)
         distinct = list(dict.fromkeys(texts))
         rows = {text: row for row, text in enumerate(distinct)}
         parts = []

@@ -216,7 +216,9 @@ def _preferences(
     reads_attributes = not hasattr(reward, "wrong_cases")
     if not reads_attributes:
         report.numbers["wrong_case_loses"] = _wins(right, wrong)
-    for name in sorted({name for case in cases for name, answer in case.attributes.items() if answer and reads_attributes}):
+    for name in sorted(
+        {name for case in cases for name, answer in case.attributes.items() if answer and reads_attributes}
+    ):
         rows = [i for i, case in enumerate(cases) if case.attributes.get(name) is not None][:FEW]
         others = _score(reward, images[rows], [flip(cases[i], [name], exclusive, random) for i in rows])
         report.attributes[name] = _wins(RewardResult(right.values[rows], right.valid[rows]), others)

@@ -3,10 +3,10 @@
 - ``cosine``: score(I, y) = <F_visual(I), F_text(y)> of unit vectors, in ``[-1, 1]``, the published form (P);
 - ``contrast``: our calibrated form (R), the log-probability of the true text among itself and its flips,
   log softmax_k(s <F_visual(I), F_text(y_k)>) at the true one, with s the model's learnt scale; at most 0. A cosine also
-  rises with what makes a picture typical; what the flips share with the text cancels here, so that only the facts count.
+  rises with what makes a picture typical; what the flips share with the text cancels here, and the facts remain.
 
-The model is our own image-text pair, or a CLIP-type model of transformers or open_clip (``backend``). The metric should
-come from another one (R): see ``clinalign train reward consistency --split judge``.
+The model is our own image-text pair, or a CLIP-type model of transformers or open_clip (``backend``). The metric
+should come from another one (R): see ``clinalign train reward consistency --split judge``.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class ConsistencyReward:
         if not distinct:
             return torch.zeros_like(cosine), valid
         read = self.model.embed_texts(distinct).to(seen)
-        scale = getattr(self.model, "scale", torch.tensor(100.0)).to(seen)
+        scale = self.model.scale.to(seen)
         others = (seen @ read.T).gather(1, table.clamp_min(0)).masked_fill(table < 0, -torch.inf)
         logits = scale * torch.cat([cosine[:, None], others], dim=1)
         return torch.log_softmax(logits, dim=1)[:, 0], valid
@@ -126,7 +126,9 @@ class ConsistencyReward:
     def _count(self, cut: int) -> None:
         """Keep count of the texts that lost their end; say so once."""
         if cut and not self.truncated:
-            say(f"reward 'consistency': {cut} texts are longer than its model's limit and are scored by their beginning")
+            say(
+                f"reward 'consistency': {cut} texts are longer than its model's limit and are scored by their beginning"
+            )
         self.truncated += cut
 
 

@@ -30,7 +30,7 @@ _HEAD = "Frontal chest radiograph."
 
 
 class ReportFacts(NamedTuple):
-    """What a phantom report says: each attribute 0 or 1, the codes of those present, whether it names what is absent."""
+    """What a phantom report says: attributes 0 or 1, the codes of those present, whether it names what is absent."""
 
     attributes: dict[str, int]
     parameters: dict[str, float]
