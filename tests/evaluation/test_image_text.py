@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from clinalign.core.types import Case
 from clinalign.data.text_flips import Flip
 from clinalign.evaluation.image_text import (
+    finding_auroc,
     image_text_entries,
     matched_auroc,
     pair_entries,
@@ -110,6 +111,25 @@ def test_entries_have_value_interval_and_evaluator() -> None:
     assert (both["value"], both["n"], both["flips"]) == (0.75, 6, 11)  # the mean of 1 and 0.5, not of 11 triples
     assert entries["alignment/retrieval_r1"]["candidates"] == 5
     assert entries["alignment/matched_auroc"]["value"] == 1.0
+
+
+def test_the_auroc_of_a_finding_compares_images_that_have_it_with_images_that_have_not() -> None:
+    def with_or_without(case: Case, random: object) -> list[Flip]:
+        if "heart" in case.text:
+            rest = case.text.replace("heart", "").strip()
+            return [Flip(rest, "removed", "heart")] if rest else []
+        return [Flip(f"heart {case.text}", "added", "heart")]
+
+    scores = score_pairs(WordModel(), IMAGES, CASES, with_or_without)
+    assert scores.findings == ("heart",)
+    assert scores.present[:, 0].tolist() == [False, False, False, True, True, False]
+    assert scores.evidence[0, 0].isnan()  # "heart" alone cannot lose its heart
+    assert (scores.evidence[3:5, 0] > 0).all()
+    assert (scores.evidence[[1, 2, 5], 0] < 0).all()
+    weights = torch.ones(1, 6, dtype=torch.float64)
+    assert finding_auroc(scores.evidence, scores.present, weights).item() == 1.0
+    alike = score_pairs(WordModel(), torch.full((6, 3, 4, 4), 0.5), CASES, with_or_without)
+    assert alike.evidence.nan_to_num(0.0).abs().max() < 1e-7  # equal pictures: nothing is seen
 
 
 def test_a_blind_model_is_at_chance() -> None:

@@ -15,7 +15,7 @@ import torch
 
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Case
-from clinalign.data.text_flips import KINDS, Flipper, text_flips
+from clinalign.data.text_flips import KINDS, Flip, Flipper, text_flips
 from clinalign.evaluation.alignment import auroc, image_text_score
 from clinalign.evaluation.entries import Entries
 from clinalign.evaluation.intervals import Estimate, bootstrap, mean_interval, weighted_mean
@@ -38,6 +38,10 @@ class PairScores:
             count half), NaN where it has none.
         blind: The same with the mean of all image embeddings in place of the image's own: what the text alone decides.
         flips: Kind to the number of triples (image, true text, flipped text).
+        evidence: ``(N, K)`` cosine with a finding named minus cosine without, less what the mean of all image
+            embeddings gives (so that the pull of the texts themselves is taken off); NaN where it was not flipped.
+        present: ``(N, K)`` bool, whether the finding is there.
+        findings: The K findings.
         candidates: Number of distinct texts that retrieval chooses from.
         truncated: Number of images whose text lost its end.
     """
@@ -48,6 +52,9 @@ class PairScores:
     wins: dict[str, torch.Tensor]
     blind: dict[str, torch.Tensor]
     flips: dict[str, int]
+    evidence: torch.Tensor
+    present: torch.Tensor
+    findings: tuple[str, ...]
     candidates: int
     truncated: int
 
@@ -79,6 +86,21 @@ def matched_auroc(matched: torch.Tensor, mismatched: torch.Tensor, weights: torc
     scores = torch.cat([matched, mismatched])
     labels = torch.cat([torch.ones(len(matched)), torch.zeros(len(mismatched))]).bool()
     return auroc(scores, labels, ~scores.isnan(), torch.cat([weights, weights], dim=1))
+
+
+def finding_auroc(evidence: torch.Tensor, present: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return ``(B,)`` means over findings of the AUROC of evidence where the finding is there against where it is not.
+
+    A share of wins owes much to which text is the more usual one. Here a model that does not look is at 0.5.
+
+    Args:
+        evidence: ``(N, K)``, NaN unknown; see :class:`PairScores`.
+        present: ``(N, K)`` bool.
+        weights: ``(B, N)``.
+    """
+    known = ~evidence.isnan()
+    each = [auroc(evidence[:, k], present[:, k], known[:, k], weights) for k in range(evidence.shape[1])]
+    return torch.stack(each).nanmean(0)
 
 
 def score_pairs(
@@ -114,6 +136,10 @@ def score_pairs(
             counts[kind] = sum(len(row) for row in rows)
             wins[kind] = win_share(cosine, _scores_of(seen, read, rows))
             blind[kind] = win_share(image_text_score(anyone, read[own]), _scores_of(anyone, read, rows))
+    findings = tuple(sorted({flip.about for flips in found for flip in flips if flip.kind in ("removed", "added")}))
+    shape = (len(cases), len(findings))
+    truth = torch.tensor([[_side(flips, name) for name in findings] for flips in found]).reshape(shape)
+    wrong = torch.tensor([[_text_about(row, flips, name) for name in findings] for row, flips in zip(table, found)])
     return PairScores(
         cosine,
         _mismatched(seen, read, own, cases, seed).masked_fill(empty, torch.nan),
@@ -121,6 +147,9 @@ def score_pairs(
         wins,
         blind,
         counts,
+        _evidence(seen - anyone, read, own, wrong.reshape(shape).long(), truth),
+        truth > 0,
+        findings,
         candidates,
         sum(model.truncates([case.text for case in cases])),
     )
@@ -147,7 +176,8 @@ def pair_entries(
         ``alignment/clip_score`` (mean cosine of an image and its text), ``alignment/flip_accuracy/KIND`` (share of
         (image, true text, flipped text) triples whose true text scores higher, averaged within an image first;
         ``flips`` counts the triples, ``blind`` is what the text alone would reach), ``alignment/flip_accuracy`` (the
-        mean over the kinds, so that a preference for short texts gains nothing), ``alignment/retrieval_r1``, ``_r5``,
+        mean over the kinds, so that a preference for short texts gains nothing), ``alignment/finding_auroc`` (see
+        :func:`finding_auroc`), ``alignment/retrieval_r1``, ``_r5``,
         ``_r10`` (share of images whose own text is among the nearest 1, 5, 10 of ``candidates`` distinct texts; left
         out where there are no more texts than that) and ``alignment/matched_auroc``. Each has ``evaluator``.
     """
@@ -155,6 +185,7 @@ def pair_entries(
     def mean(values: torch.Tensor) -> Estimate:
         return mean_interval(values, groups=groups, replicates=replicates, seed=seed)
 
+    everyone = torch.ones(1, len(scores.cosine), dtype=torch.float64)
     found: Entries = {"alignment/clip_score": mean(scores.cosine).to_json() | {"truncated": scores.truncated}}
     if scores.wins:
         found["alignment/flip_accuracy"] = bootstrap(
@@ -166,11 +197,20 @@ def pair_entries(
             counted=int((~torch.stack([*scores.wins.values()]).isnan()).any(0).sum()),
         ).to_json() | {
             "flips": sum(scores.flips.values()),
-            "blind": float(_mean_of_means(scores.blind, torch.ones(1, len(scores.cosine), dtype=torch.float64))),
+            "blind": float(_mean_of_means(scores.blind, everyone)),
         }
     for kind, values in scores.wins.items():
         told = {"flips": scores.flips[kind], "blind": float(scores.blind[kind].nanmean())}
         found[f"alignment/flip_accuracy/{kind}"] = mean(values).to_json() | told
+    if scores.findings:
+        found["alignment/finding_auroc"] = bootstrap(
+            lambda weights: finding_auroc(scores.evidence, scores.present, weights),
+            len(scores.cosine),
+            groups=groups,
+            replicates=replicates,
+            seed=seed,
+            counted=int((~scores.evidence.isnan()).any(1).sum()),
+        ).to_json()
     for top in TOP:
         if scores.candidates > top:
             hit = torch.where(scores.rank.isnan(), torch.nan, (scores.rank <= top).double())
@@ -210,6 +250,26 @@ def image_text_entries(
 def _mean_of_means(kinds: Mapping[str, torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
     """Return the mean over kinds of their means over images, ``(B,)``; a kind without weight is left out."""
     return torch.stack([weighted_mean(values, weights) for values in kinds.values()]).nanmean(0)
+
+
+def _side(flips: Sequence[Flip], name: str) -> int:
+    """Return 1 where the finding ``name`` was removed (it is there), -1 where it was added, 0 where neither."""
+    kinds = {flip.kind for flip in flips if flip.about == name}
+    return 1 if "removed" in kinds else -1 if "added" in kinds else 0
+
+
+def _text_about(texts: Sequence[int], flips: Sequence[Flip], name: str) -> int:
+    """Return the number of the text in which the finding ``name`` was removed or added, -1 where there is none."""
+    found = [n for n, flip in zip(texts, flips) if flip.about == name and flip.kind in ("removed", "added")]
+    return found[0] if found else -1
+
+
+def _evidence(
+    seen: torch.Tensor, read: torch.Tensor, own: torch.Tensor, wrong: torch.Tensor, truth: torch.Tensor
+) -> torch.Tensor:
+    """Return the product with each finding named minus without, ``(N, K)``; NaN where ``truth`` ``(N, K)`` is 0."""
+    other = read[wrong.clamp_min(0)]  # (N, K, D)
+    return (((read[own][:, None] - other) * seen[:, None]).sum(2) * truth).masked_fill(truth == 0, torch.nan)
 
 
 def _scores_of(seen: torch.Tensor, read: torch.Tensor, rows: Sequence[Sequence[int]]) -> torch.Tensor:

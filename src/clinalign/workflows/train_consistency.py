@@ -195,8 +195,11 @@ def _summary(metrics: dict[str, Any]) -> str:
     """Say the result in a line."""
     scores = metrics["scores"]
     words = {
-        "flip_accuracy": "flipped texts told apart", "matched_auroc": "matched AUROC", "retrieval_r1": "R@1",
-    }  # fmt: skip
-    parts = [f"{text} {scores[f'alignment/{key}']['value']:.3f}" for key, text in words.items()
-             if f"alignment/{key}" in scores]  # fmt: skip
+        "flip_accuracy": "flipped texts told apart",
+        "finding_auroc": "finding AUROC",
+        "matched_auroc": "matched AUROC",
+        "retrieval_r1": "R@1",
+    }
+    found = {text: scores.get(f"alignment/{key}") for key, text in words.items()}
+    parts = [f"{text} {entry['value']:.3f}" for text, entry in found.items() if entry is not None]
     return ", ".join([*parts, f"{metrics['epochs']} epochs"])
