@@ -93,7 +93,7 @@ def base_command(
 
 @app.command("reward")
 def reward_command(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="attributes.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="attributes, posture, consistency or region.")],
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Prepared dataset.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where weights, card and metrics go.")],
     split: Annotated[str, typer.Option("--split", help="train for a reward, judge for an evaluator.")] = "train",

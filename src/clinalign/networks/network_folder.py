@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,16 @@ def hash_weights(module: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def save_network(folder: Path, module: nn.Module, card: Mapping[str, Any]) -> dict[str, Any]:
+def save_network(
+    folder: Path, module: nn.Module, card: Mapping[str, Any], extra: Callable[[Path], None] | None = None
+) -> dict[str, Any]:
     """Write ``folder/model.safetensors`` and ``folder/card.json``, whole or not at all.
 
     Args:
         folder: An existing one is replaced as a whole.
         module: Its ``state_dict`` is written.
         card: Plain values; ``kind`` (what ``train reward`` calls it) and ``identity`` are needed.
+        extra: Writes further files (a tokenizer) into the folder that it is given, under the same promise.
 
     Returns:
         The card as it was written: with ``weights_hash`` and the version of clinalign.
@@ -46,6 +49,8 @@ def save_network(folder: Path, module: nn.Module, card: Mapping[str, Any]) -> di
     with folder_in_progress(folder) as temporary:
         save_file(state, str(temporary / WEIGHTS_FILE))
         write_json(temporary / CARD_FILE, written)
+        if extra is not None:
+            extra(temporary)
     return written
 
 

@@ -1,6 +1,5 @@
 """Rewards: functions of images and cases that give one score a sample.
 
-Add one of your own with ``REWARDS.add(name, factory)``, or from another package with an entry point in the group
 ``clinalign.rewards``. A factory takes ``(path, settings, device)`` and returns a :class:`clinalign.core.types.Reward`.
 """
 
@@ -15,6 +14,7 @@ import torch
 from clinalign.core.registry import Registry
 from clinalign.core.types import Reward
 from clinalign.rewards.attributes import attribute_reward
+from clinalign.rewards.consistency import consistency_reward
 from clinalign.rewards.diagnostic import diagnostic_reward
 from clinalign.rewards.posture import posture_reward
 from clinalign.rewards.region import region_reward
@@ -24,11 +24,12 @@ RewardFactory = Callable[[Path | None, Mapping[str, Any], torch.device], Reward]
 
 REWARDS: Registry[RewardFactory] = Registry("reward", "clinalign.rewards")
 REWARDS.add("attributes", attribute_reward)
-REWARDS.add("region", region_reward)
 REWARDS.add("brightness", brightness_reward)
 REWARDS.add("compressibility", compressibility_reward)
+REWARDS.add("consistency", consistency_reward)
 REWARDS.add("diagnostic", diagnostic_reward)
 REWARDS.add("posture", posture_reward)
+REWARDS.add("region", region_reward)
 
 
 def load_reward(

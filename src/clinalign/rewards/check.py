@@ -92,9 +92,14 @@ def examine(
     report = CheckReport(str(getattr(reward, "name", "reward")), str(getattr(reward, "identity", "")), len(images))
     random = np.random.default_rng(derive_seed(seed, "wrong labels"))
     names = sorted({name for case in cases for name, answer in case.attributes.items() if answer is not None})
-    wrong_cases = [flip(case, names, exclusive or {}, random) for case in cases]
+    wrong_cases, is_wrong = [flip(case, names, exclusive or {}, random) for case in cases], [True] * len(cases)
+    own = getattr(reward, "wrong_cases", None)
     try:
-        right, wrong = _behaviour(report, reward, images, cases, wrong_cases)
+        if own is not None:  # the reward does not read the attributes: it says itself what is wrong of a case
+            found = own(cases, random)
+            wrong_cases = [case if wrong is None else wrong for case, wrong in zip(cases, found, strict=True)]
+            is_wrong = [wrong is not None for wrong in found]
+        right, wrong = _behaviour(report, reward, images, cases, wrong_cases, is_wrong)
         if getattr(reward, "sanity", False):
             report.warnings.append(
                 "a sanity reward: it does not look at the labels and says nothing about an image's worth"
@@ -117,7 +122,12 @@ def _score(reward: Reward, images: torch.Tensor, cases: Sequence[Case]) -> Rewar
 
 
 def _behaviour(
-    report: CheckReport, reward: Reward, images: torch.Tensor, cases: Sequence[Case], wrong_cases: Sequence[Case]
+    report: CheckReport,
+    reward: Reward,
+    images: torch.Tensor,
+    cases: Sequence[Case],
+    wrong_cases: Sequence[Case],
+    is_wrong: Sequence[bool],
 ) -> tuple[RewardResult, RewardResult]:
     """Look at range, ties, determinism and batch size; return the scores with right and with wrong labels."""
     with torch.no_grad():
@@ -130,6 +140,7 @@ def _behaviour(
             f"reward '{report.reward}' finds no case that it can score: do its attributes occur in this data?"
         )
     wrong = _score(reward, images, wrong_cases)
+    wrong = RewardResult(wrong.values, wrong.valid & torch.tensor(is_wrong))
     values = right.values[right.valid]
     # A good reward may well give every real image with its right label the highest score: whether it can say anything
     # else shows with wrong labels.
@@ -206,13 +217,16 @@ def _preferences(
     if report.numbers["spread"] == 0 or report.numbers["not_finite"]:
         return  # it prefers nothing, or cannot be asked; said already
     worse_images = getattr(reward, "worse_images", None)
+    reads_attributes = worse_images is None and not hasattr(reward, "wrong_cases")
     if worse_images is not None:
         for name, copies in worse_images(images, random).items():
             report.separation[name] = _separation(right, _score(reward, copies, cases))
     else:
         report.separation["wrong_label"] = _separation(right, wrong)
-    names = {name for case in cases for name, answer in case.attributes.items() if answer and worse_images is None}
-    for name in sorted(names):
+        if not reads_attributes:
+            report.numbers["wrong_case_loses"] = _wins(right, wrong)
+    shown = {name for case in cases for name, answer in case.attributes.items() if answer and reads_attributes}
+    for name in sorted(shown):
         rows = [i for i, case in enumerate(cases) if case.attributes.get(name) is not None][:FEW]
         others = _score(reward, images[rows], [flip(cases[i], [name], exclusive, random) for i in rows])
         report.attributes[name] = _wins(RewardResult(right.values[rows], right.valid[rows]), others)

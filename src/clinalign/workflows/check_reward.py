@@ -107,7 +107,10 @@ def _open(reward: str | Path | Reward, settings: Mapping[str, Any] | None, devic
         return reward, None
     folder = Path(reward)
     if folder.is_dir():
-        return load_reward(read_card(folder)["kind"], folder, settings, device), folder
+        # a model of another library has no card of ours: the backend says that it is an image-text model
+        foreign = (settings or {}).get("backend", "own") != "own"
+        kind = "consistency" if foreign else read_card(folder)["kind"]
+        return load_reward(kind, folder, settings, device), folder
     if str(reward) not in REWARDS.names() and len(folder.parts) > 1:
         raise UserError(f"no reward folder at {folder}: make one with 'clinalign train reward'")
     return load_reward(str(reward), None, settings, device), None
