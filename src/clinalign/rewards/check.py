@@ -61,6 +61,59 @@ class CheckReport:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What a reward is tried on.
+
+    Attributes:
+        reward: The reward.
+        images: Real images ``(N, 3, H, W)``.
+        cases: Their cases.
+        wrong_cases: For each case one that its image must not fit.
+        is_wrong: ``(N,)`` bool: the reward found something that could be wrong of the case.
+        exclusive: Groups of attributes of which exactly one is present.
+        random: Source of randomness.
+        seed: Of the noise.
+    """
+
+    reward: Reward
+    images: torch.Tensor
+    cases: Sequence[Case]
+    wrong_cases: Sequence[Case]
+    is_wrong: torch.Tensor
+    exclusive: Mapping[str, Sequence[str]]
+    random: np.random.Generator
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        reward: Reward,
+        images: torch.Tensor,
+        cases: Sequence[Case],
+        exclusive: Mapping[str, Sequence[str]],
+        seed: int,
+    ) -> Trial:
+        """Make the wrong cases: by the reward's own method, where it does not read the attributes, or by flipping."""
+        random = np.random.default_rng(derive_seed(seed, "wrong labels"))
+        own = getattr(reward, "wrong_cases", None)
+        if own is not None:
+            found = own(cases, random)
+            wrong = [case if other is None else other for case, other in zip(cases, found, strict=True)]
+            is_wrong = torch.tensor([other is not None for other in found])
+        else:
+            names = sorted({name for case in cases for name, answer in case.attributes.items() if answer is not None})
+            wrong = [flip(case, names, exclusive, random) for case in cases]
+            is_wrong = torch.ones(len(cases), dtype=torch.bool)
+        return cls(reward, images, cases, wrong, is_wrong, exclusive, random, seed)
+
+    def score(self, images: torch.Tensor, cases: Sequence[Case]) -> RewardResult:
+        """Score without gradients, checked for shape and type, on the CPU."""
+        with torch.no_grad():
+            result = checked_result(self.reward.name, self.reward(images, cases), len(images))
+        return RewardResult(result.values.cpu(), result.valid.cpu())
+
+
 def examine(
     reward: Reward,
     images: torch.Tensor,
@@ -70,9 +123,10 @@ def examine(
 ) -> CheckReport:
     """Try ``reward`` on real images and on what it must not like.
 
-    A reward that looks at the image alone cannot tell a right label from a wrong one. It may say itself what it must
-    tell apart, by a method ``worse_images(images, random)`` that returns a name for each kind of worse copies
-    ``(N, 3, H, W)`` of the images; they take the place of the wrong labels.
+    A wrong case is one whose attributes were flipped. A reward that reads something else says itself what is wrong, by
+    one of two methods: ``wrong_cases(cases, random)`` returns a wrong case, or ``None``, for each case;
+    ``worse_images(images, random)``, of a reward that looks at the image alone, returns a name for each kind of worse
+    copies ``(N, 3, H, W)`` of the images, which take the place of the wrong labels.
 
     Args:
         reward: The reward; a fault of it becomes a reason, not an exception.
@@ -90,22 +144,15 @@ def examine(
     if len(images) < 8 or len(images) != len(cases):
         raise UserError(f"a reward check needs 8 images or more and their cases, got {len(images)} and {len(cases)}")
     report = CheckReport(str(getattr(reward, "name", "reward")), str(getattr(reward, "identity", "")), len(images))
-    random = np.random.default_rng(derive_seed(seed, "wrong labels"))
-    names = sorted({name for case in cases for name, answer in case.attributes.items() if answer is not None})
-    wrong_cases, is_wrong = [flip(case, names, exclusive or {}, random) for case in cases], [True] * len(cases)
-    own = getattr(reward, "wrong_cases", None)
     try:
-        if own is not None:  # the reward does not read the attributes: it says itself what is wrong of a case
-            found = own(cases, random)
-            wrong_cases = [case if wrong is None else wrong for case, wrong in zip(cases, found, strict=True)]
-            is_wrong = [wrong is not None for wrong in found]
-        right, wrong = _behaviour(report, reward, images, cases, wrong_cases, is_wrong)
+        trial = Trial.of(reward, images, cases, exclusive or {}, seed)
+        right, wrong = _behaviour(report, trial)
         if getattr(reward, "sanity", False):
             report.warnings.append(
                 "a sanity reward: it does not look at the labels and says nothing about an image's worth"
             )
         else:
-            _preferences(report, reward, images, cases, wrong_cases, right, wrong, exclusive or {}, random, seed)
+            _preferences(report, trial, right, wrong)
     except UserError as error:
         report.reasons.append(str(error))
     except Exception as error:  # a foreign reward may raise anything; here that is a finding
@@ -114,33 +161,20 @@ def examine(
     return report
 
 
-def _score(reward: Reward, images: torch.Tensor, cases: Sequence[Case]) -> RewardResult:
-    """Score without gradients, checked for shape and type, on the CPU."""
-    with torch.no_grad():
-        result = checked_result(reward.name, reward(images, cases), len(images))
-    return RewardResult(result.values.cpu(), result.valid.cpu())
-
-
-def _behaviour(
-    report: CheckReport,
-    reward: Reward,
-    images: torch.Tensor,
-    cases: Sequence[Case],
-    wrong_cases: Sequence[Case],
-    is_wrong: Sequence[bool],
-) -> tuple[RewardResult, RewardResult]:
+def _behaviour(report: CheckReport, trial: Trial) -> tuple[RewardResult, RewardResult]:
     """Look at range, ties, determinism and batch size; return the scores with right and with wrong labels."""
+    images, cases = trial.images, trial.cases
     with torch.no_grad():
-        raw = reward(images, cases)
-    right = checked_result(reward.name, raw, len(images))
+        raw = trial.reward(images, cases)
+    right = checked_result(trial.reward.name, raw, len(images))
     not_finite = int((raw.valid & ~right.valid).sum())
     right = RewardResult(right.values.cpu(), right.valid.cpu())
     if not right.valid.any():
         raise UserError(
             f"reward '{report.reward}' finds no case that it can score: do its attributes occur in this data?"
         )
-    wrong = _score(reward, images, wrong_cases)
-    wrong = RewardResult(wrong.values, wrong.valid & torch.tensor(is_wrong))
+    wrong = trial.score(images, trial.wrong_cases)
+    wrong = RewardResult(wrong.values, wrong.valid & trial.is_wrong)
     values = right.values[right.valid]
     # A good reward may well give every real image with its right label the highest score: whether it can say anything
     # else shows with wrong labels.
@@ -168,11 +202,11 @@ def _behaviour(
             f"it is constant: all {len(values)} real images score {values[0].item():g}, with right and wrong labels"
         )
         return right, wrong
-    first, second = (_score(reward, images[:FEW], cases[:FEW]) for _ in range(2))
+    first, second = (trial.score(images[:FEW], cases[:FEW]) for _ in range(2))
     if not torch.equal(first.values, second.values) or not torch.equal(first.valid, second.valid):
         report.reasons.append("it is not deterministic: the same images got other scores the second time")
     else:
-        _look_at_batches(report, reward, images, cases, right)
+        _look_at_batches(report, trial, right)
     if saturated > SATURATED:
         report.reasons.append(
             f"it is saturated: {saturated:.0%} of real images, with right and wrong labels, have the same extreme score"
@@ -185,11 +219,9 @@ def _behaviour(
     return right, wrong
 
 
-def _look_at_batches(
-    report: CheckReport, reward: Reward, images: torch.Tensor, cases: Sequence[Case], right: RewardResult
-) -> None:
+def _look_at_batches(report: CheckReport, trial: Trial, right: RewardResult) -> None:
     """Score eight images one by one and compare with the whole batch."""
-    single = [_score(reward, images[i : i + 1], cases[i : i + 1]) for i in range(8)]
+    single = [trial.score(trial.images[i : i + 1], trial.cases[i : i + 1]) for i in range(8)]
     both = right.valid[:8] & torch.cat([result.valid for result in single])
     change = (torch.cat([result.values for result in single]) - right.values[:8])[both].abs()
     largest = change.max().item() if len(change) else 0.0
@@ -201,26 +233,16 @@ def _look_at_batches(
         )
 
 
-def _preferences(
-    report: CheckReport,
-    reward: Reward,
-    images: torch.Tensor,
-    cases: Sequence[Case],
-    wrong_cases: Sequence[Case],
-    right: RewardResult,
-    wrong: RewardResult,
-    exclusive: Mapping[str, Sequence[str]],
-    random: np.random.Generator,
-    seed: int,
-) -> None:
+def _preferences(report: CheckReport, trial: Trial, right: RewardResult, wrong: RewardResult) -> None:
     """Set real images with right labels against wrong labels, or worse copies, and against worthless images."""
     if report.numbers["spread"] == 0 or report.numbers["not_finite"]:
         return  # it prefers nothing, or cannot be asked; said already
+    reward, images, cases = trial.reward, trial.images, trial.cases
     worse_images = getattr(reward, "worse_images", None)
     reads_attributes = worse_images is None and not hasattr(reward, "wrong_cases")
     if worse_images is not None:
-        for name, copies in worse_images(images, random).items():
-            report.separation[name] = _separation(right, _score(reward, copies, cases))
+        for name, copies in worse_images(images, trial.random).items():
+            report.separation[name] = _separation(right, trial.score(copies, cases))
     else:
         report.separation["wrong_label"] = _separation(right, wrong)
         if not reads_attributes:
@@ -228,13 +250,13 @@ def _preferences(
     shown = {name for case in cases for name, answer in case.attributes.items() if answer and reads_attributes}
     for name in sorted(shown):
         rows = [i for i, case in enumerate(cases) if case.attributes.get(name) is not None][:FEW]
-        others = _score(reward, images[rows], [flip(cases[i], [name], exclusive, random) for i in rows])
+        others = trial.score(images[rows], [flip(cases[i], [name], trial.exclusive, trial.random) for i in rows])
         report.attributes[name] = _wins(RewardResult(right.values[rows], right.valid[rows]), others)
     # A classifier answers something to noise as well, often the commonest labels. Half of the cases are therefore made
     # wrong, so that an answer that does not depend on the image earns no more than chance.
-    mixed = [wrong if i % 2 else case for i, (case, wrong) in enumerate(zip(cases, wrong_cases))]
-    for rival, pictures in worthless_images(images[:HALF], derive_seed(seed, "noise")).items():
-        report.separation[rival] = _separation(right, _score(reward, pictures, mixed[:HALF]))
+    mixed = [wrong if i % 2 else case for i, (case, wrong) in enumerate(zip(cases, trial.wrong_cases))]
+    for rival, pictures in worthless_images(images[:HALF], derive_seed(trial.seed, "noise")).items():
+        report.separation[rival] = _separation(right, trial.score(pictures, mixed[:HALF]))
     _judge(report)
 
 
