@@ -13,7 +13,7 @@ from clinalign.core.errors import UserError
 from clinalign.workflows.demo import DEMOS, demo, demo_config
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "rl4med_phantom.yaml"
-STAGES = ["data", "base", "reward", "reward check", "evaluator", "tuning", "evaluation"]
+STAGES = ["data", "base", "reward", "evaluator", "reward check", "tuning", "evaluation"]
 TINY = {
     "cases": 300, "autoencoder_steps": 40, "base_steps": 8, "width": 16, "reward_epochs": 6, "evaluator_epochs": 3,
     "epochs": 2, "evaluated": 40,

@@ -101,13 +101,15 @@ def demo(out: Path | str = "demo", modality: str = "skin", seed: int = 0) -> dic
     Raises:
         UserError: For an unknown modality, or a folder that holds something else.
     """
+    import torch
+
+    from clinalign.workflows.beside import Beside
     from clinalign.workflows.check_reward import check_reward
     from clinalign.workflows.evaluate import evaluate_pair
     from clinalign.workflows.evaluation_setup import EvaluateSettings
     from clinalign.workflows.prepare import prepare
     from clinalign.workflows.report import report_demo
     from clinalign.workflows.train_base import BaseSettings, train_base
-    from clinalign.workflows.train_reward import train_reward
     from clinalign.workflows.tune import tune
 
     if modality not in DEMOS:
@@ -125,15 +127,26 @@ def demo(out: Path | str = "demo", modality: str = "skin", seed: int = 0) -> dic
         "data",
         lambda: prepare(settings.source, data, image_size=32, seed=seed, cases=settings.cases, settings=drawing),
     )
-    stages.run("base", lambda: train_base(data, base, training))
-    stages.run(
-        "reward", lambda: train_reward("attributes", data, reward, "train", epochs=settings.reward_epochs, seed=seed)
-    )
+    threads = torch.get_num_threads()
+    with Beside(threads // 2) as beside:
+        for name, folder, split, epochs in (
+            ("reward", reward, "train", settings.reward_epochs),
+            ("evaluator", evaluator, "judge", settings.evaluator_epochs),
+        ):
+            if name not in stages.seconds:
+                beside.start(
+                    name,
+                    ["train", "reward", "attributes", "--data", str(data), "--out", str(folder), "--split", split,
+                     "--epochs", str(epochs), "--seed", str(seed)],
+                )  # fmt: skip
+        torch.set_num_threads(max(1, threads - threads // 2))
+        try:
+            stages.run("base", lambda: train_base(data, base, training))
+        finally:
+            torch.set_num_threads(threads)
+        for name in ("reward", "evaluator"):
+            stages.run(name, lambda name=name: beside.wait(name))  # type: ignore[misc]
     stages.run("reward check", lambda: check_reward(reward, data))
-    stages.run(
-        "evaluator",
-        lambda: train_reward("attributes", data, evaluator, "judge", epochs=settings.evaluator_epochs, seed=seed),
-    )
     stages.run("tuning", lambda: tune(config, run, resume=(run / "config.yaml").exists()))
     stages.run(
         "evaluation",
@@ -147,7 +160,10 @@ def demo(out: Path | str = "demo", modality: str = "skin", seed: int = 0) -> dic
 
 
 class _Stages:
-    """Runs stages once, remembering in ``demo.json`` which are done and how long they took."""
+    """Runs stages once, remembering in ``demo.json`` which are done and how long they took.
+
+    A stage that returns a number says itself how many seconds it took: it ran beside another.
+    """
 
     def __init__(self, out: Path, key: str) -> None:
         self.file = out / STATE
@@ -171,7 +187,7 @@ class _Stages:
         say(f"{name} ...")
         write_json(self.file, {"key": self.key, "seconds": self.seconds})
         start = time.perf_counter()
-        stage()
-        self.seconds[name] = time.perf_counter() - start
+        told = stage()
+        self.seconds[name] = told if isinstance(told, float) else time.perf_counter() - start
         write_json(self.file, {"key": self.key, "seconds": self.seconds})
         say(f"{name}: {self.seconds[name]:.0f} s")
