@@ -23,6 +23,7 @@ from clinalign.rewards.probes import flip, worthless_images
 
 NEEDED_SEPARATION = 0.6  # AUC, against wrong labels, noise and blank images; 0.5 is chance
 TOLERATED_SEPARATION = 0.5  # AUC, against inverted and scrambled images, which do show some of the labels
+NEEDED_LOOK = 0.1  # share of images by which a wrong case must lose more often on its own image than on another's
 BATCH_TOLERANCE = (
     1e-3  # of the spread: other batch sizes add up in another order, which is worth a few float32 roundings
 )
@@ -212,10 +213,18 @@ def _preferences(
     """Set real images with right labels against wrong labels and against worthless images."""
     if report.numbers["spread"] == 0 or report.numbers["not_finite"]:
         return  # it prefers nothing, or cannot be asked; said already
-    report.separation["wrong_label"] = _separation(right, wrong)
+    comparable = RewardResult(right.values, right.valid & wrong.valid)  # the same cases on both sides
+    report.separation["wrong_label"] = _separation(comparable, wrong)
     reads_attributes = not hasattr(reward, "wrong_cases")
     if not reads_attributes:
+        # What a wrong text loses on another's image it loses for being unusual, and not for what the image shows.
+        order = torch.from_numpy(random.permutation(len(images)))
+        elsewhere = images.clone()
+        elsewhere[order] = images[order.roll(1)]
+        right_there, wrong_there = _score(reward, elsewhere, cases), _score(reward, elsewhere, wrong_cases)
+        right_there = RewardResult(right_there.values, right_there.valid & wrong.valid)
         report.numbers["wrong_case_loses"] = _wins(right, wrong)
+        report.numbers["wrong_case_loses_elsewhere"] = _wins(right_there, wrong_there)
     for name in sorted(
         {name for case in cases for name, answer in case.attributes.items() if answer and reads_attributes}
     ):
@@ -246,6 +255,13 @@ def _judge(report: CheckReport) -> None:
             report.reasons.append(
                 f"{loved}: {words} images score as well as real ones or better: "
                 f"AUC of real over them {value:.2f}, {needed} needed"
+            )
+    if "wrong_case_loses" in report.numbers:
+        here, elsewhere = (report.numbers[f"wrong_case_loses{where}"] for where in ("", "_elsewhere"))
+        if here < elsewhere + NEEDED_LOOK:
+            report.reasons.append(
+                f"it does not look: a wrong case loses on {here:.0%} of images, and on {elsewhere:.0%} when each is "
+                f"shown another's image; {NEEDED_LOOK:.0%} more needed"
             )
     for name, value in report.attributes.items():
         if value < NEEDED_SEPARATION:
