@@ -10,7 +10,7 @@ from clinalign.data.phantoms.cxr import draw_cxr
 from clinalign.data.phantoms.cxr_rewrite import read_report
 from clinalign.data.phantoms.cxr_settings import CxrSettings
 from clinalign.data.prompts import PromptSettings, chest_prompt, skin_prompt
-from clinalign.data.text_flips import text_flips
+from clinalign.data.text_flips import balanced_flips, text_flips
 
 SKIN = {"hair": 1, "gel_bubble": 0, "ruler": 0, "ink": 0, "MEL": 1, "NV": 0}
 
@@ -83,6 +83,22 @@ def test_other_texts_are_changed_by_their_words() -> None:
 def test_a_text_without_a_fact_has_no_flip() -> None:
     assert flips("") == {}
     assert flips("a dermoscopic image") == {}
+
+
+def test_each_finding_is_removed_as_often_as_it_is_added() -> None:
+    names = ("Mass", "Edema", "Hernia", "Fibrosis")
+    cases = []
+    for number in range(80):
+        truth = {name: int(number % 8 == place) for place, name in enumerate(names)}  # rare, and often nothing at all
+        cases.append(Case(str(number), chest_prompt(truth), truth))
+    chosen = balanced_flips(cases, np.random.default_rng(0))
+    taken = [flip for flip in chosen if flip is not None]
+    assert len(taken) >= 50  # forty can lose a finding, and nearly as many gain one
+    for name in names:
+        kinds = [flip.kind for flip in taken if flip.about == name]
+        assert kinds.count("removed") == kinds.count("added") > 5
+    assert all(flip is None or flip.text != case.text for flip, case in zip(chosen, cases))
+    assert balanced_flips([Case("1", "x")], np.random.default_rng(0)) == [None]
 
 
 def test_flips_differ_from_the_text_and_from_each_other() -> None:

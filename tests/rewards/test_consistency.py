@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from clinalign.core.errors import UserError
 from clinalign.core.types import Case, Reward
+from clinalign.data.prompts import chest_prompt
 from clinalign.data.text_flips import Flip, text_flips
 from clinalign.generation.architecture import fit_tokenizer
 from clinalign.networks.image_text import ImageTextPair
@@ -120,7 +121,7 @@ def test_the_check_flips_the_text() -> None:
     assert report.separation["wrong_label"] == 1.0
     assert report.numbers["wrong_case_loses"] == 1.0
     assert report.attributes == {}  # it does not read them
-    assert not any("right labels from wrong" in reason for reason in report.reasons)
+    assert not any("right labels from wrong" in reason or "does not look" in reason for reason in report.reasons)
 
 
 def test_the_check_finds_a_model_that_does_not_read() -> None:
@@ -131,6 +132,29 @@ def test_the_check_finds_a_model_that_does_not_read() -> None:
     report = check(text_flips, Deaf())
     assert not report.passed
     assert "does not tell right labels from wrong ones" in "; ".join(report.reasons)
+
+
+def test_the_check_finds_a_model_that_reads_and_does_not_look() -> None:
+    class Usual(Bright):
+        """Likes texts that name few findings, whatever the picture shows (but no noise and no blank page)."""
+
+        def embed_images(self, images: torch.Tensor) -> torch.Tensor:
+            return F.normalize(1.0 + images.mean(dim=(1, 2, 3))[:, None] * torch.tensor([1.0, 0.0]), dim=1)
+
+        def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+            return F.normalize(torch.tensor([[1.0, float(text.count("."))] for text in texts]), dim=1)
+
+    names = ("Mass", "Edema", "Hernia", "Fibrosis", "Nodule")
+    found = []
+    for number in range(100):
+        truth = {name: int(number % 10 == place) for place, name in enumerate(names)}
+        found.append(Case(str(number), chest_prompt(truth), truth))
+    images = 0.5 + 0.1 * torch.rand((100, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    report = examine(ConsistencyReward(Usual()), images, found)
+    assert "it does not look: a wrong case loses on" in "; ".join(report.reasons)
+    assert report.numbers["wrong_case_loses"] == report.numbers["wrong_case_loses_elsewhere"]
+    every = [flip for case in found for flip in text_flips(case, np.random.default_rng(0))]
+    assert np.mean([flip.kind == "added" for flip in every]) > 0.8  # one flip of each at random would have passed it
 
 
 def test_the_check_needs_texts_that_can_be_flipped() -> None:

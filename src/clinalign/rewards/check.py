@@ -23,6 +23,7 @@ from clinalign.rewards.probes import flip, worthless_images
 
 NEEDED_SEPARATION = 0.6  # AUC, against wrong labels, noise and blank images; 0.5 is chance
 TOLERATED_SEPARATION = 0.5  # AUC, against inverted and scrambled images, which do show some of the labels
+NEEDED_LOOK = 0.1  # share of images by which a wrong case must lose more often on its own image than on another's
 BATCH_TOLERANCE = (
     1e-3  # of the spread: other batch sizes add up in another order, which is worth a few float32 roundings
 )
@@ -244,9 +245,10 @@ def _preferences(report: CheckReport, trial: Trial, right: RewardResult, wrong: 
         for name, copies in worse_images(images, trial.random).items():
             report.separation[name] = _separation(right, trial.score(copies, cases))
     else:
-        report.separation["wrong_label"] = _separation(right, wrong)
+        comparable = RewardResult(right.values, right.valid & wrong.valid)  # the same cases on both sides
+        report.separation["wrong_label"] = _separation(comparable, wrong)
         if not reads_attributes:
-            report.numbers["wrong_case_loses"] = _wins(right, wrong)
+            _look_elsewhere(report, trial, right, wrong)
     shown = {name for case in cases for name, answer in case.attributes.items() if answer and reads_attributes}
     for name in sorted(shown):
         rows = [i for i, case in enumerate(cases) if case.attributes.get(name) is not None][:FEW]
@@ -258,6 +260,20 @@ def _preferences(report: CheckReport, trial: Trial, right: RewardResult, wrong: 
     for rival, pictures in worthless_images(images[:HALF], derive_seed(trial.seed, "noise")).items():
         report.separation[rival] = _separation(right, trial.score(pictures, mixed[:HALF]))
     _judge(report)
+
+
+def _look_elsewhere(report: CheckReport, trial: Trial, right: RewardResult, wrong: RewardResult) -> None:
+    """Find out how often the wrong case loses on its own image, and on another's.
+
+    What a wrong text loses on another's image it loses for being unusual, and not for what the image shows.
+    """
+    order = torch.from_numpy(trial.random.permutation(len(trial.images)))
+    elsewhere = trial.images.clone()
+    elsewhere[order] = trial.images[order.roll(1)]
+    right_there, wrong_there = (trial.score(elsewhere, cases) for cases in (trial.cases, trial.wrong_cases))
+    right_there = RewardResult(right_there.values, right_there.valid & wrong.valid)
+    report.numbers["wrong_case_loses"] = _wins(right, wrong)
+    report.numbers["wrong_case_loses_elsewhere"] = _wins(right_there, wrong_there)
 
 
 def _judge(report: CheckReport) -> None:
@@ -277,6 +293,13 @@ def _judge(report: CheckReport) -> None:
             report.reasons.append(
                 f"{loved}: {words} images score as well as real ones or better: "
                 f"AUC of real over them {value:.2f}, {needed} needed"
+            )
+    if "wrong_case_loses" in report.numbers:
+        here, elsewhere = (report.numbers[f"wrong_case_loses{where}"] for where in ("", "_elsewhere"))
+        if here < elsewhere + NEEDED_LOOK:
+            report.reasons.append(
+                f"it does not look: a wrong case loses on {here:.0%} of images, and on {elsewhere:.0%} when each is "
+                f"shown another's image; {NEEDED_LOOK:.0%} more needed"
             )
     for name, value in report.attributes.items():
         if value < NEEDED_SEPARATION:

@@ -23,7 +23,7 @@ from clinalign.core.errors import UserError, nearest
 from clinalign.core.files import hash_json
 from clinalign.core.progress import say
 from clinalign.core.types import Case, RewardResult
-from clinalign.data.text_flips import Flipper, text_flips
+from clinalign.data.text_flips import Flipper, balanced_flips, text_flips
 from clinalign.networks.clip_open_clip import load_open_clip
 from clinalign.networks.clip_transformers import load_transformers_clip
 from clinalign.networks.image_text import ImageTextModel, ImageTextPair
@@ -96,12 +96,13 @@ class ConsistencyReward:
         return RewardResult(values, valid & told, hidden)
 
     def wrong_cases(self, cases: Sequence[Case], random: np.random.Generator) -> list[Case | None]:
-        """Return each case with one fact of its text made wrong, ``None`` where that cannot be done."""
-        wrong: list[Case | None] = []
-        for case in cases:
-            flips = self.flipper(case, random)
-            wrong.append(replace(case, text=flips[random.integers(len(flips))].text) if flips else None)
-        return wrong
+        """Return each case with one fact of its text made wrong, ``None`` where that cannot be done.
+
+        Each finding is removed as often as it is added, so that a model that only knows which texts are usual, and does
+        not look, gains nothing.
+        """
+        flips = balanced_flips(cases, random, self.flipper)
+        return [None if flip is None else replace(case, text=flip.text) for case, flip in zip(cases, flips)]
 
     def _contrast(
         self, seen: torch.Tensor, cosine: torch.Tensor, cases: Sequence[Case]
