@@ -21,7 +21,7 @@ STATE = "demo.json"
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Sizes of the demo for one modality; measured to take eight minutes on two cores without AVX-512.
+    """Sizes of the demo for one modality; measured on two cores without AVX-512: docs/results/phantoms.md.
 
     Attributes:
         source: Phantom that is drawn.
@@ -40,11 +40,11 @@ class DemoSettings:
     drawing: Mapping[str, Any] = field(default_factory=dict)
     cases: int = 3000
     autoencoder_steps: int = 1000
-    base_steps: int = 850
+    base_steps: int = 400
     width: int = 48
     reward_epochs: int = 18
     evaluator_epochs: int = 60
-    epochs: int = 20
+    epochs: int = 32
     evaluated: int = 300
 
 
