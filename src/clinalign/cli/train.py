@@ -55,6 +55,9 @@ def base_command(
     noisy_steps: Annotated[
         bool, typer.Option("--noisy-steps", help="Full loss weight at high noise: texts sooner, textures later.")
     ] = False,
+    snr_gamma: Annotated[
+        float, typer.Option("--snr-gamma", min=0.0, help="Min-SNR weight of the loss; smaller: less fine grain.")
+    ] = 5.0,
     ace_tokens: Annotated[
         int,
         typer.Option("--ace-tokens", min=0, max=16, help="Learn so many condition tokens for --from, nothing else."),
@@ -77,6 +80,7 @@ def base_command(
         learning_rate=learning_rate,
         caption_dropout=caption_dropout,
         noisy_steps=noisy_steps,
+        snr_gamma=snr_gamma,
         ace_tokens=ace_tokens,
         width=width,
         split=split,

@@ -30,6 +30,7 @@ class DemoSettings:
         autoencoder_steps: Of the base model.
         base_steps: Of the base model's denoiser.
         width: First width of the denoiser.
+        snr_gamma: Min-SNR weight of the denoiser's loss.
         reward_epochs: Passes over the data for the reward.
         evaluator_epochs: The same for the evaluator, a smaller network on less data.
         epochs: Of tuning.
@@ -42,6 +43,7 @@ class DemoSettings:
     autoencoder_steps: int = 1000
     base_steps: int = 400
     width: int = 48
+    snr_gamma: float = 5.0
     reward_epochs: int = 18
     evaluator_epochs: int = 60
     epochs: int = 32
@@ -55,12 +57,12 @@ _SKIN = {
     "prevalence.gel_bubble": 0, "prevalence.ruler": 0, "prevalence.ink": 0,
 }  # fmt: skip
 _CHEST = {
-    "prevalence.cardiomegaly": 0.4, "prevalence.effusion": 0.4, "prevalence.consolidation": 0.35,
-    "prevalence.device": 0.3, "prevalence.pneumothorax": 0, "prevalence.nodule": 0, "prompt.report": False,
+    "prevalence.cardiomegaly": 0.5, "prevalence.device": 0.5, "prevalence.effusion": 0, "prevalence.consolidation": 0,
+    "prevalence.pneumothorax": 0, "prevalence.nodule": 0, "prompt.report": False,
 }  # fmt: skip
 DEMOS = {
     "skin": DemoSettings("phantom-skin", _SKIN),
-    "cxr": DemoSettings("phantom-cxr", _CHEST),
+    "cxr": DemoSettings("phantom-cxr", _CHEST, base_steps=850, snr_gamma=1.0),
 }
 
 
@@ -118,7 +120,11 @@ def demo(out: Path | str = "demo", modality: str = "skin", seed: int = 0) -> dic
     stages = _Stages(out, hash_json([__version__, modality, seed, vars(settings)]))
     data, base, reward, evaluator, run = (out / name for name in ("data", "base", "reward", "evaluator", "run"))
     training = BaseSettings(
-        steps=settings.base_steps, autoencoder_steps=settings.autoencoder_steps, width=settings.width, seed=seed
+        steps=settings.base_steps,
+        autoencoder_steps=settings.autoencoder_steps,
+        width=settings.width,
+        snr_gamma=settings.snr_gamma,
+        seed=seed,
     )
     comparison = EvaluateSettings(cases=settings.evaluated, seed=seed, resamples_fid=50, report=False)
     config = parse_config(demo_config(out, settings, seed))

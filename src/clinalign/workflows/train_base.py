@@ -47,6 +47,7 @@ class BaseSettings:
         learning_rate: Peak; ``None`` takes 2e-3 from scratch, 1e-5 for fine-tuning and 1e-3 for condition tokens.
         caption_dropout: Share of captions left out, for guidance.
         noisy_steps: Give the noisiest steps full weight in the loss: texts are learnt sooner, textures later.
+        snr_gamma: Min-SNR weight of the loss; a smaller one looks less at fine grain. 0 weighs all steps alike.
         ace_tokens: Learn so many condition tokens (ACE of CXRL) and nothing else, with the model to fine-tune frozen:
             prompt tuning by the loss of stage 1, to tell its part in CXRL from that of reinforcement; 0: none.
         width: First width of the denoiser, from scratch only; the second level has twice as much.
@@ -63,6 +64,7 @@ class BaseSettings:
     learning_rate: float | None = None
     caption_dropout: float = 0.1
     noisy_steps: bool = False
+    snr_gamma: float = 5.0
     ace_tokens: int = 0
     width: int = 64
     split: str = "train"
@@ -120,6 +122,7 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
         learning_rate=settings.learning_rate or usual_rate,
         caption_dropout=settings.caption_dropout,
         noisy_steps=settings.noisy_steps,
+        snr_gamma=settings.snr_gamma,
         ema_decay=0.999 if fresh or settings.ace_tokens else 0.9999,
         precision=settings.precision,
     )
@@ -159,6 +162,8 @@ def check_settings(settings: BaseSettings) -> None:
         raise UserError(f"learning_rate is {settings.learning_rate}: above 0")
     if not 0 <= settings.caption_dropout <= 1:
         raise UserError(f"caption_dropout is {settings.caption_dropout}: from 0 to 1")
+    if not settings.snr_gamma >= 0:
+        raise UserError(f"snr_gamma is {settings.snr_gamma}: 0 or more")
     if not 0 <= settings.ace_tokens <= 16:
         raise UserError(f"ace_tokens is {settings.ace_tokens}: from 0 to 16")
     if settings.ace_tokens and settings.from_model is None:
