@@ -85,7 +85,8 @@ def test_the_run_folder(tiny: Any, straight: Path) -> None:
 
     look, *rows = RunFolder(straight).read_metrics()
     assert look["epoch"] == 0  # the model before tuning, with the same prompts and noise as every later look
-    assert set(look) == {"epoch", "evaluate/reward", "evaluate/ms_ssim"}
+    assert set(look) == {"epoch", "evaluate/reward", "evaluate/ms_ssim", "evaluate/win_rate"}
+    assert look["evaluate/win_rate"] == 0.5  # it is the anchor
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     plan = dry_run(small(tiny))["plan"]
     # 8 images, 3 steps drawn and 2 trained, with guidance: 8 (2 * 3 + 2 * 2 * 3)
@@ -212,7 +213,7 @@ def bad_reward(kind: str) -> Callable[..., Any]:
         ("nan", "reward 'nan' returned NaN or infinity for all of 4 images"),
         ("integers", "reward 'integers' returned torch.int64 values: return float32"),
         ("shape", r"reward 'shape' returned values of shape \(4, 1\) for 4 images: return \(4,\)"),
-        ("raises", "no picture of the epoch got a valid score from reward raises"),
+        ("raises", "failed on 16 of the last 16 samples .*the server is on fire: mend the reward and resume the run"),
     ],
 )
 def test_a_bad_reward_ends_the_run_with_one_line(
