@@ -180,7 +180,6 @@ def test_a_score_that_failed_is_asked_for_again_and_an_unknown_one_is_not(tmp_pa
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
     cache = ScoreCache(tmp_path, {"anchor": "a"})
-    cache.file.unlink()
     cache.file.mkdir()
     with pytest.raises(UserError, match="Is a directory; free some space and resume"):
         cache.add({("p", 1): 0.5})

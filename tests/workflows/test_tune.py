@@ -303,3 +303,23 @@ def test_auto_precision_is_decided_once(tiny: Any, tmp_path: Path, monkeypatch: 
     assert resolve_precision(auto, cpu).train.precision == "fp32"
     assert resolve_precision(auto, cpu, run).train.precision == "bf16"  # a resumed run keeps what it used
     assert resolve_precision(small(tiny), cpu, run).train.precision == "fp32"  # what is asked for is what is done
+
+
+def test_a_comparative_run_with_tokens_and_two_rewards(tiny: Any, tmp_path: Path) -> None:
+    rewards = [
+        {"name": "attributes", "path": str(tiny.reward), "require_check": False},
+        {"name": "brightness", "comparative": False},
+    ]
+    config = small(tiny).model_dump(mode="json")
+    config["generator"]["ace"]["tokens"] = 2
+    config |= {"rewards": rewards, "feedback": {"name": "comparative"}}
+    run = tmp_path / "run"
+    tune(parse_config(config), run)
+    row = RunFolder(run).read_metrics()[-1]
+    assert 0 <= row["win_rate/attributes"] <= 1
+    assert "win_rate/brightness" not in row
+    assert row["network_evaluations_anchor"] == 8 * 3 * 2  # 8 images, 3 steps, guidance
+    assert (run / "model" / "ace.safetensors").is_file()
+    assert list((run / "anchor_scores").glob("*.jsonl"))
+    again = tune(parse_config(config), run, resume=True)
+    assert again["epoch"] == row["epoch"]

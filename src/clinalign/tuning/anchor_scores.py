@@ -46,6 +46,7 @@ class ScoreCache:
     def __init__(self, folder: Path, made_of: Mapping[str, object], process: int = 0) -> None:
         name = hash_json(made_of, length=16)
         self.file = folder / f"{name}.{process}.jsonl"
+        self._header = json.dumps({"made_of": made_of}, default=str)
         self._scores: dict[Key, float | None] = {}
         for file in sorted(folder.glob(f"{name}.*.jsonl")):
             for line in file.read_text(encoding="utf-8").splitlines():
@@ -54,8 +55,6 @@ class ScoreCache:
                     self._scores[(str(prompt), int(seed))] = score
                 except (ValueError, TypeError):
                     continue
-        if not self.file.exists():
-            write_text(self.file, json.dumps({"made_of": made_of}, default=str) + "\n")
 
     def __contains__(self, key: Key) -> bool:
         """Tell whether the picture was scored, be it as unknown."""
@@ -75,6 +74,8 @@ class ScoreCache:
         Raises:
             UserError: When the disk is full or the file cannot be written.
         """
+        if not self.file.exists():  # not before there is a score: the run's folder must be empty when the run takes it
+            write_text(self.file, self._header + "\n")
         self._scores.update(scores)
         lines = [json.dumps([prompt, seed, score]) for (prompt, seed), score in scores.items()]
         try:

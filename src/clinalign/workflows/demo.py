@@ -62,7 +62,7 @@ _CHEST = {
 }  # fmt: skip
 DEMOS = {
     "skin": DemoSettings("phantom-skin", _SKIN),
-    "cxr": DemoSettings("phantom-cxr", _CHEST, base_steps=850, snr_gamma=1.0),
+    "cxr": DemoSettings("phantom-cxr", _CHEST, base_steps=850, snr_gamma=1.0, epochs=14),
 }
 
 
