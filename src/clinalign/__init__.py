@@ -11,6 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _FUNCTIONS = {
+    "ablate": "clinalign.workflows.ablate",
     "check": "clinalign.workflows.prepare",
     "check_reward": "clinalign.workflows.check_reward",
     "demo": "clinalign.workflows.demo",

@@ -16,7 +16,7 @@ def demo_command(
     seed: Annotated[int, typer.Option("--seed", help="Of everything.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Do the whole job on built-in phantom data: train, tune, evaluate, report. About eight minutes on two cores."""
+    """Do the whole job on built-in phantom data: train, tune, evaluate, report. About six minutes on two cores."""
     from clinalign.workflows.demo import demo
 
     result = demo(out, modality, seed)
