@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from clinalign.core.errors import UserError, nearest
@@ -18,6 +19,24 @@ def check_split(split: str) -> None:
     """
     if split not in SPLITS:
         raise UserError(f"cannot train on split '{split}': {nearest(split, SPLITS)} ('judge' is for evaluators)")
+
+
+def check_names(what: str, given: Iterable[str], known: Iterable[str], also: Iterable[str] = ()) -> None:
+    """Refuse a setting that a training does not have.
+
+    Args:
+        what: What is trained.
+        given: Names of the settings given.
+        known: Names that are taken.
+        also: Further names to suggest: arguments of the command itself.
+
+    Raises:
+        UserError: Naming the nearest.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            raise UserError(f"training {what} has no setting '{name}': {nearest(name, [*names, *also])}")
 
 
 def check_free(out: Path) -> None:

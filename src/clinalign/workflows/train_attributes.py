@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from clinalign.core.errors import UserError, nearest
+from clinalign.core.errors import UserError
 from clinalign.core.files import write_json
 from clinalign.core.progress import say
 from clinalign.core.seeds import derive_seed
@@ -21,7 +21,7 @@ from clinalign.networks.classifier import AttributeClassifier
 from clinalign.networks.fit import FitSettings, Labelled, fit, predict
 from clinalign.networks.labelled_data import read_labelled, usable_attributes
 from clinalign.networks.scores import attribute_scores, auroc_interval
-from clinalign.workflows.reward_folder import check_free, check_split
+from clinalign.workflows.reward_folder import check_free, check_names, check_split
 
 MINIMUM_POSITIVES = 5
 # The two that learn most in the time on two cores, of two families, so that the evaluator does not share the reward's
@@ -63,10 +63,7 @@ def train_attributes(
         UserError: When the data cannot be used, nothing can be learnt, or ``out`` holds something else.
     """
     data, out = Path(data), Path(out)
-    known = [entry.name for entry in fields(FitSettings)]
-    for name in fit_settings:
-        if name not in known:
-            raise UserError(f"training a classifier has no setting '{name}': {nearest(name, known)}")
+    check_names("a classifier", fit_settings, (entry.name for entry in fields(FitSettings)))
     check_split(split)
     check_free(out)
     dataset = PreparedDataset.open(data)

@@ -23,7 +23,7 @@ from clinalign.networks.fit import FitSettings, Labelled, fit
 from clinalign.networks.image_text import ImageTextPair
 from clinalign.networks.labelled_data import read_labelled
 from clinalign.networks.pair_texts import PairTexts, pair_texts
-from clinalign.workflows.reward_folder import check_free, check_split
+from clinalign.workflows.reward_folder import check_free, check_names, check_split
 from clinalign.workflows.train_attributes import default_image_size
 
 DEFAULT_BACKBONE = {"train": "test_resnet", "judge": "test_byobnet"}
@@ -76,11 +76,8 @@ def train_consistency(
         UserError: When the data cannot be used, a setting is unknown or out of range, or ``out`` holds something else.
     """
     data, out = Path(data), Path(out)
-    known = [entry.name for entry in fields(FitSettings)]
     own = ["width", "text_width", "text_layers", "flips", "same"]
-    for name in fit_settings:
-        if name not in known:
-            raise UserError(f"training an image-text pair has no setting '{name}': {nearest(name, known + own)}")
+    check_names("an image-text pair", fit_settings, (entry.name for entry in fields(FitSettings)), own)
     check_split(split)
     check_free(out)
     _check_own(flips, same, width)

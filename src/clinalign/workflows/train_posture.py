@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from clinalign.core.errors import UserError, nearest
+from clinalign.core.errors import UserError
 from clinalign.core.files import write_json
 from clinalign.core.precision import pick_device
 from clinalign.core.seeds import derive_seed
@@ -22,7 +22,7 @@ from clinalign.networks.labelled_data import read_labelled
 from clinalign.networks.warps import Warps
 from clinalign.workflows.posture_measures import measure
 from clinalign.workflows.posture_rounds import PostureSettings, calibrate, train_rounds
-from clinalign.workflows.reward_folder import check_free, check_split
+from clinalign.workflows.reward_folder import check_free, check_names, check_split
 
 MODALITY = "chest x-ray"
 FRONTAL = ("pa", "ap", "frontal")
@@ -118,9 +118,7 @@ def _sort_settings(settings: dict[str, Any], split: str) -> tuple[PostureSetting
     fit_names = [entry.name for entry in fields(FitSettings) if entry.name not in ("augmentation", "max_pos_weight")]
     groups = ([entry.name for entry in fields(PostureSettings)], [entry.name for entry in fields(Warps)], fit_names)
     known = [name for group in groups for name in group]
-    for name in settings:
-        if name not in known:
-            raise UserError(f"training posture has no setting '{name}': {nearest(name, known)}")
+    check_names("posture", settings, known)
     own, warps, fitting = ({name: settings[name] for name in settings if name in group} for group in groups)
     fitting = {"augmentation": "none", "epochs": DEFAULT_EPOCHS[split], **fitting}
     return PostureSettings(**own), Warps(**warps), FitSettings(**fitting)

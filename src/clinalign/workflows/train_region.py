@@ -25,7 +25,7 @@ from clinalign.networks.place_rules import LUNGS, Sighting, fit_rules
 from clinalign.networks.region_places import centre_height, chest_size, left_share, lung_frame
 from clinalign.networks.segmenter import Segmenter
 from clinalign.workflows.region_metrics import measure, soft_dice
-from clinalign.workflows.reward_folder import check_free, check_split
+from clinalign.workflows.reward_folder import check_free, check_names, check_split
 
 # Of two families, as for the attribute classifier, so that the evaluator does not share the reward's blind spots.
 DEFAULT_BACKBONE = {"train": "test_resnet", "judge": "test_byobnet"}
@@ -67,10 +67,7 @@ def train_region(
         UserError: When the data has no masks, a setting is unknown, or ``out`` holds something else.
     """
     data, out = Path(data), Path(out)
-    known = [entry.name for entry in fields(FitSettings)]
-    for name in fit_settings:
-        if name not in known:
-            raise UserError(f"training a segmenter has no setting '{name}': {nearest(name, [*known, 'regions'])}")
+    check_names("a segmenter", fit_settings, (entry.name for entry in fields(FitSettings)), ["regions"])
     check_split(split)
     check_free(out)
     dataset = PreparedDataset.open(data)
