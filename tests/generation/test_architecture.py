@@ -79,3 +79,11 @@ def test_the_text_changes_the_prediction() -> None:
 def test_sizes_that_cannot_be_halved_down_are_refused(pixels: int) -> None:
     with pytest.raises(UserError, match=f"images of {pixels} px .*: sizes are 16, 32, 64, 128 px"):
         ScratchSize(image_size=pixels).levels()
+
+
+def test_the_text_is_pooled_at_32_px_alone() -> None:
+    for pixels, pooled, channels in ((32, True, 8), (64, False, 16)):
+        size = ScratchSize.of(pixels, 16)
+        unet = build_unet(size)
+        assert (unet.config.addition_embed_type == "text") is size.pooled_text is pooled
+        assert unet.config.in_channels == channels
