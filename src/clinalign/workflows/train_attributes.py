@@ -10,24 +10,28 @@ from typing import Any
 import torch
 
 from clinalign.core.errors import UserError
-from clinalign.core.files import write_json
+from clinalign.core.precision import pick_device
 from clinalign.core.progress import say
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Case
 from clinalign.data.prepared import PreparedDataset
-from clinalign.networks.augment import RECIPES
 from clinalign.networks.calibration import calibrate
 from clinalign.networks.classifier import AttributeClassifier
 from clinalign.networks.fit import FitSettings, Labelled, fit, predict
 from clinalign.networks.labelled_data import read_labelled, usable_attributes
 from clinalign.networks.scores import attribute_scores, auroc_interval
-from clinalign.workflows.reward_folder import check_free, check_names, check_split
+from clinalign.workflows.reward_folder import (
+    DEFAULT_BACKBONE,
+    augmentation_of,
+    check_free,
+    check_names,
+    check_split,
+    how_long,
+    save_trained,
+)
 
 MINIMUM_POSITIVES = 5
-# The two that learn most in the time on two cores, of two families, so that the evaluator does not share the reward's
-# blind spots.
-DEFAULT_BACKBONE = {"train": "test_resnet", "judge": "test_byobnet"}
-DEFAULT_EPOCHS = {"train": 20, "judge": 60}  # the second is faster an epoch and needs more of them
+DEFAULT_EPOCHS = {"train": 20, "judge": 60}  # the judge's backbone is faster an epoch and needs more of them
 
 
 def train_attributes(
@@ -67,8 +71,9 @@ def train_attributes(
     check_split(split)
     check_free(out)
     dataset = PreparedDataset.open(data)
-    own = dataset.modality if dataset.modality in RECIPES else "none"
-    settings = FitSettings(**{"augmentation": own, "epochs": DEFAULT_EPOCHS[split], **fit_settings})
+    settings = FitSettings(
+        **{"augmentation": augmentation_of(dataset), "epochs": DEFAULT_EPOCHS[split], **fit_settings}
+    )
     cases = {name: dataset.cases(name) for name in (split, "validation", "test")}
     names, left_out = usable_attributes(*dataset.labels(cases[split]), dataset.attribute_names, MINIMUM_POSITIVES)
     for name, reason in left_out.items():
@@ -83,7 +88,7 @@ def train_attributes(
         exclusive=_kept_groups(dataset.info.get("attribute_groups", {}), names),
         dropout=dropout,
         weights=weights,
-    ).to("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+    ).to(pick_device(device))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     train, validation = (read_labelled(dataset, cases[name], names) for name in (split, "validation"))
     result = fit(model, train, validation, settings, forward=model.raw_logits, words=f"training {model.backbone_name}")
@@ -95,30 +100,23 @@ def train_attributes(
     metrics: dict[str, Any] = {
         **measure(model, read_labelled(dataset, cases["test"], names), cases["test"]),
         "left_out": left_out,
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        "seconds": round(result.seconds, 1),
+        **how_long(result),
     }
     mean = metrics["mean_auroc"]
     quality = "no AUROC: a class is missing in the test split" if mean is None else f"mean AUROC {mean:.3f}"
     metrics["summary"] = f"{quality}, {metrics['epochs']} epochs"
-    model.card = {
-        "split": split,
-        "dataset": dataset.fingerprint,
-        "source": dataset.info.get("source"),
-        "modality": dataset.modality,
-        "decision": "probability at an even prior above the threshold",
-        "thresholds": dict.fromkeys(names, 0.5),
-        "calibration": {name: asdict(line) for name, line in lines.items()},
-        "metrics": metrics,
-        "fit": asdict(settings),
-        "history": result.history,
-        "intended_use": "reward or evaluator for research on synthetic images; not for diagnosis",
-    }
-    model.save(out)
-    metrics["identity"] = model.identity
-    write_json(out / "metrics.json", metrics)
-    return metrics
+    return save_trained(
+        model,
+        out,
+        dataset,
+        split,
+        metrics,
+        decision="probability at an even prior above the threshold",
+        thresholds=dict.fromkeys(names, 0.5),
+        calibration={name: asdict(line) for name, line in lines.items()},
+        fit=asdict(settings),
+        history=result.history,
+    )
 
 
 def measure(model: AttributeClassifier, data: Labelled, cases: Sequence[Case]) -> dict[str, Any]:

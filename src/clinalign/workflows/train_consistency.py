@@ -10,23 +10,29 @@ from typing import Any
 import torch
 
 from clinalign.core.errors import UserError, nearest
-from clinalign.core.files import write_json
+from clinalign.core.precision import pick_device
 from clinalign.core.progress import say
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Case
 from clinalign.data.prepared import PreparedDataset
 from clinalign.evaluation.image_text import image_text_entries
 from clinalign.generation.architecture import fit_tokenizer
-from clinalign.networks.augment import RECIPES
 from clinalign.networks.contrastive import SAME, ContrastiveLoss, flip_score
 from clinalign.networks.fit import FitSettings, Labelled, fit
 from clinalign.networks.image_text import ImageTextPair
 from clinalign.networks.labelled_data import read_labelled
 from clinalign.networks.pair_texts import PairTexts, pair_texts
-from clinalign.workflows.reward_folder import check_free, check_names, check_split
+from clinalign.workflows.reward_folder import (
+    DEFAULT_BACKBONE,
+    augmentation_of,
+    check_free,
+    check_names,
+    check_split,
+    how_long,
+    save_trained,
+)
 from clinalign.workflows.train_attributes import default_image_size
 
-DEFAULT_BACKBONE = {"train": "test_resnet", "judge": "test_byobnet"}
 DEFAULT_WIDTH = {"train": 64, "judge": 96}
 DEFAULT_EPOCHS = {"train": 20, "judge": 40}
 DEFAULT_FIT: dict[str, Any] = {"batch_size": 64}
@@ -82,8 +88,8 @@ def train_consistency(
     check_free(out)
     _check_own(flips, same, width)
     dataset = PreparedDataset.open(data)
-    recipe = dataset.modality if dataset.modality in RECIPES else "none"
-    settings = FitSettings(**{**DEFAULT_FIT, "augmentation": recipe, "epochs": DEFAULT_EPOCHS[split], **fit_settings})
+    usual = {**DEFAULT_FIT, "augmentation": augmentation_of(dataset), "epochs": DEFAULT_EPOCHS[split]}
+    settings = FitSettings(**{**usual, **fit_settings})
     train, validation = (_cases(dataset, name) for name in (split, "validation"))
     texts = {
         "train": pair_texts(train, dataset.attribute_names, seed=settings.seed, draws=FLIP_DRAWS),
@@ -100,7 +106,7 @@ def train_consistency(
         text_layers,
         dropout,
         weights,
-    ).to("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+    ).to(pick_device(device))
     cut = sum(model.truncates([case.text for case in train]))
     if cut:
         limit = int(model.tokenizer.model_max_length)
@@ -122,28 +128,23 @@ def train_consistency(
         "split": "test",
         "truncated": cut,
         "texts": len({case.text for case in train}),
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        "seconds": round(result.seconds, 1),
+        **how_long(result),
     }
     metrics["summary"] = _summary(metrics)
-    model.card = {
-        "split": split,
-        "dataset": dataset.fingerprint,
-        "source": dataset.info.get("source"),
-        "modality": dataset.modality,
-        "flips": flips,
-        "same": same,
-        "metrics": {name: value for name, value in metrics.items() if name != "scores"}
-        | {"scores": {key: {**entry, "evaluator": "this model"} for key, entry in metrics["scores"].items()}},
-        "fit": asdict(settings),
-        "history": result.history,
-        "intended_use": "reward or evaluator for research on synthetic images; not for diagnosis",
-    }
-    model.save(out)
-    metrics["identity"] = model.identity
-    write_json(out / "metrics.json", metrics)
-    return metrics
+    # the identity in the scores hashes the weights alone, and the card, which is beside them, says it once
+    scores = {key: {**entry, "evaluator": "this model"} for key, entry in metrics["scores"].items()}
+    return save_trained(
+        model,
+        out,
+        dataset,
+        split,
+        metrics,
+        metrics={**metrics, "scores": scores},
+        flips=flips,
+        same=same,
+        fit=asdict(settings),
+        history=result.history,
+    )
 
 
 def _check_own(flips: int, same: str, width: int | None) -> None:

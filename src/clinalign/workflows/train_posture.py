@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from clinalign.core.errors import UserError
-from clinalign.core.files import write_json
 from clinalign.core.precision import pick_device
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Case
@@ -22,13 +21,12 @@ from clinalign.networks.labelled_data import read_labelled
 from clinalign.networks.warps import Warps
 from clinalign.workflows.posture_measures import measure
 from clinalign.workflows.posture_rounds import PostureSettings, calibrate, train_rounds
-from clinalign.workflows.reward_folder import check_free, check_names, check_split
+from clinalign.workflows.reward_folder import DEFAULT_BACKBONE, check_free, check_names, check_split, save_trained
 
 MODALITY = "chest x-ray"
 FRONTAL = ("pa", "ap", "frontal")
 MINIMUM_FILMS = 16
 LARGEST_VIEW = 32  # pixels: posture is coarse, and a small view sees several times the steps in the same time
-DEFAULT_BACKBONE = {"train": "test_resnet", "judge": "test_byobnet"}  # two families, as for attributes
 DEFAULT_EPOCHS = {"train": 40, "judge": 60}
 
 
@@ -89,26 +87,21 @@ def train_posture(
         "best_epochs": [result.best_epoch for result in rounds],
         "seconds": round(sum(result.seconds for result in rounds), 1),
     }
-    model.card = {
-        "split": split,
-        "dataset": dataset.fingerprint,
-        "source": dataset.info.get("source"),
-        "modality": dataset.modality,
-        "calibration": {
+    return save_trained(
+        model,
+        out,
+        dataset,
+        split,
+        metrics,
+        calibration={
             "centre": model.centre.tolist(),
             "tolerance": model.tolerance.tolist(),
             "typical_likeness": model.typical.item(),
         },
-        "metrics": metrics,
-        "settings": {**asdict(own), "warps": asdict(warps)},
-        "fit": asdict(fitting),
-        "history": [result.history for result in rounds],
-        "intended_use": "reward or evaluator for research on synthetic images; not for diagnosis",
-    }
-    model.save(out)
-    metrics["identity"] = model.identity
-    write_json(out / "metrics.json", metrics)
-    return metrics
+        settings={**asdict(own), "warps": asdict(warps)},
+        fit=asdict(fitting),
+        history=[result.history for result in rounds],
+    )
 
 
 def _sort_settings(settings: dict[str, Any], split: str) -> tuple[PostureSettings, Warps, FitSettings]:

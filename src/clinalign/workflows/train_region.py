@@ -11,13 +11,12 @@ import numpy as np
 import torch
 
 from clinalign.core.errors import UserError, nearest
-from clinalign.core.files import write_json
 from clinalign.core.precision import pick_device
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Case
 from clinalign.data.places import Place, place_of_mask, places_in, true_places
 from clinalign.data.prepared import PreparedDataset
-from clinalign.networks.augment import RECIPES, augment_with_masks
+from clinalign.networks.augment import augment_with_masks
 from clinalign.networks.fit import FitSettings, Labelled, fit
 from clinalign.networks.labelled_data import read_masked
 from clinalign.networks.losses import mask_loss
@@ -25,10 +24,16 @@ from clinalign.networks.place_rules import LUNGS, Sighting, fit_rules
 from clinalign.networks.region_places import centre_height, chest_size, left_share, lung_frame
 from clinalign.networks.segmenter import Segmenter
 from clinalign.workflows.region_metrics import measure, soft_dice
-from clinalign.workflows.reward_folder import check_free, check_names, check_split
+from clinalign.workflows.reward_folder import (
+    DEFAULT_BACKBONE,
+    augmentation_of,
+    check_free,
+    check_names,
+    check_split,
+    how_long,
+    save_trained,
+)
 
-# Of two families, as for the attribute classifier, so that the evaluator does not share the reward's blind spots.
-DEFAULT_BACKBONE = {"train": "test_resnet", "judge": "test_byobnet"}
 # Small batches: twelve epochs of 16 do what twenty of 32 do, in three quarters of the time.
 DEFAULTS = {"train": {"epochs": 12, "batch_size": 16}, "judge": {"epochs": 24, "batch_size": 16}}
 VALIDATION_CASES = 512  # maps of all of a large validation split would not fit into memory
@@ -72,8 +77,7 @@ def train_region(
     check_free(out)
     dataset = PreparedDataset.open(data)
     names = _regions(dataset, regions)
-    own = dataset.modality if dataset.modality in RECIPES else "none"
-    settings = FitSettings(**{**DEFAULTS[split], "augmentation": own, **fit_settings})
+    settings = FitSettings(**{**DEFAULTS[split], "augmentation": augmentation_of(dataset), **fit_settings})
     size = image_size or dataset.image_size
     torch.manual_seed(derive_seed(settings.seed, "weights"))
     model = Segmenter(names, size, backbone or DEFAULT_BACKBONE[split]).to(pick_device(device))
@@ -101,25 +105,10 @@ def train_region(
     metrics: dict[str, Any] = {
         **measure(model, masked, tested, _truth(dataset, tested, masked, names)),
         "split": "test",
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        "seconds": round(result.seconds, 1),
+        **how_long(result),
     }
     metrics["summary"] = _summary(metrics)
-    model.card = {
-        "split": split,
-        "dataset": dataset.fingerprint,
-        "source": dataset.info.get("source"),
-        "modality": dataset.modality,
-        "metrics": metrics,
-        "fit": asdict(settings),
-        "history": result.history,
-        "intended_use": "reward or evaluator for research on synthetic images; not for diagnosis",
-    }
-    model.save(out)
-    metrics["identity"] = model.identity
-    write_json(out / "metrics.json", metrics)
-    return metrics
+    return save_trained(model, out, dataset, split, metrics, fit=asdict(settings), history=result.history)
 
 
 def stated_places(dataset: PreparedDataset, case: Case) -> tuple[Place, ...]:
