@@ -10,35 +10,11 @@ from clinalign.core.checkpoint import latest_state
 from clinalign.core.errors import UserError
 from clinalign.generation import pretrain_denoiser
 from clinalign.generation.architecture import ScratchSize, build_vae
+from clinalign.generation.noising import prediction_target
 from clinalign.generation.pretrain_autoencoder import set_principal_components, train_autoencoder
-from clinalign.generation.pretrain_denoiser import DenoiserTraining, min_snr_weight, train_denoiser, velocity_target
+from clinalign.generation.pretrain_denoiser import DenoiserTraining, train_denoiser
 
 TEXTS = ["hair", "ink", "a ruler", "hair"]
-
-
-def test_targets_worked_by_hand() -> None:
-    # alpha 0.36: signal 0.6, noise 0.8. v = 0.6 * 2 - 0.8 * 1 = 0.4
-    clean, noise, alpha = torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([0.36])
-    assert velocity_target(clean, noise, alpha, "v_prediction").item() == pytest.approx(0.4)
-    assert velocity_target(clean, noise, alpha, "epsilon") is noise
-    assert velocity_target(clean, noise, alpha, "sample") is clean
-
-
-def test_min_snr_weights_worked_by_hand() -> None:
-    # SNR = alpha / (1 - alpha) = 9 and 1; gamma 5 clips the first to 5
-    alpha = torch.tensor([0.9, 0.5]).reshape(2, 1, 1, 1)
-    expected = {"epsilon": [5 / 9, 1.0], "v_prediction": [5 / 10, 1 / 2], "sample": [5.0, 1.0]}
-    for prediction_type, weights in expected.items():
-        torch.testing.assert_close(min_snr_weight(alpha, 5.0, prediction_type), torch.tensor(weights))
-        assert torch.equal(min_snr_weight(alpha, 0.0, prediction_type), torch.ones(2))
-
-
-def test_noisy_steps_keep_their_weight() -> None:
-    # SNR = 9, 1 and 1/99; of v-prediction: min(SNR + 1, 6) / (SNR + 1)
-    alpha = torch.tensor([0.9, 0.5, 0.01]).reshape(3, 1, 1, 1)
-    torch.testing.assert_close(min_snr_weight(alpha, 5.0, "v_prediction", True), torch.tensor([0.6, 1.0, 1.0]))
-    assert float(min_snr_weight(alpha, 5.0, "v_prediction")[2]) == pytest.approx(0.01, rel=1e-3)
-    assert torch.equal(min_snr_weight(alpha, 5.0, "epsilon", True), min_snr_weight(alpha, 5.0, "epsilon"))
 
 
 def latents(rows: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
@@ -70,9 +46,9 @@ def test_interrupted_and_started_again_the_weights_are_bitwise_the_same(
         calls.append(1)
         if len(calls) == 6:  # in the sixth step, after the checkpoint of the fourth
             raise KeyboardInterrupt
-        return velocity_target(*inputs)
+        return prediction_target(*inputs)
 
-    monkeypatch.setattr(pretrain_denoiser, "velocity_target", interrupted)
+    monkeypatch.setattr(pretrain_denoiser, "prediction_target", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(Generator.load(tiny.model), tmp_path / "cut", text)
     found = latest_state(tmp_path / "cut")

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from typing import Any
 
 import pytest
 import torch
 
-from clinalign.core.errors import UserError
 from clinalign.core.seeds import seeded_noise
 from clinalign.generation.ddim import ddim_mean, gaussian_log_prob
 from clinalign.generation.sampling import Trajectory, at_step, draw_trajectories
@@ -16,9 +15,10 @@ SEEDS = [11, 22, 33, 44, 55]
 STEPS = 4
 
 
-def draw(generator: Any, rows: list[int], guidance: float = 3.0, **options: Any) -> Trajectory:
+def draw(generator: Any, rows: list[int], guidance: float = 3.0, eta: float = 1.0, **options: Any) -> Trajectory:
     condition = generator.encode_text([TEXTS[row] for row in rows])
-    schedule = generator.schedule(STEPS, 1.0)
+    schedule = generator.schedule(STEPS, eta)
+    options = {"keep": range(STEPS), **options}
     return draw_trajectories(generator, condition, [SEEDS[row] for row in rows], schedule, guidance, **options)
 
 
@@ -88,10 +88,35 @@ def test_the_kept_log_probabilities_are_those_of_the_kept_path(generator: Any) -
     torch.testing.assert_close(again, drawn.log_probs[:, 1], rtol=0, atol=1e-6)
 
 
-def test_without_keeping_only_the_last_latents_stay(generator: Any) -> None:
-    kept, bare = draw(generator, [0, 1]), draw(generator, [0, 1], keep=False)
-    assert torch.equal(bare.latents[:, 0], kept.latents[:, -1])
-    assert bare.log_probs.shape == (2, 0)
+@pytest.mark.parametrize("keep", [range(0), range(1), range(1, 3), range(3, 4)])
+def test_only_the_kept_steps_stay_and_the_path_is_the_same(generator: Any, keep: range) -> None:
+    whole, part = draw(generator, [0, 1]), draw(generator, [0, 1], keep=keep)
+    states = range(keep.start, keep.stop + 1) if keep else range(0)  # before, between and after
+    assert torch.equal(part.latents, whole.latents[:, states.start : states.stop])
+    assert torch.equal(part.log_probs, whole.log_probs[:, keep.start : keep.stop])
+    assert torch.equal(part.noise, whole.noise[:, keep.start : keep.stop])
+    assert torch.equal(part.clean, whole.latents[:, -1])
+    assert torch.equal(part.clean, whole.clean)
+
+
+def test_the_kept_noise_is_what_led_from_state_to_state(generator: Any) -> None:
+    drawn, schedule = draw(generator, [0, 1]), generator.schedule(STEPS, 1.0)
+    noise = seeded_noise(SEEDS[:2], generator.latent_shape, draws=STEPS + 1)
+    assert torch.equal(drawn.noise, noise[:, 1:])
+    # log N(mu + sigma n; mu, sigma^2) = -n^2 / 2 - log(sigma) - log(2 pi) / 2, averaged over the latent. mu + sigma n
+    # is a float32 of size 1 to 10, so n comes back within 1e-6 / sigma, and the smallest sigma is 0.02
+    wanted = -drawn.noise.square().mean(dim=(2, 3, 4)) / 2 - schedule.sigma.log().float() - 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(drawn.log_probs, wanted, rtol=0, atol=1e-4)
+
+
+def test_a_path_can_stop_early_and_be_gone_on_with(generator: Any) -> None:
+    whole = draw(generator, [0, 1, 2])
+    begun = draw(generator, [0, 1, 2], keep=range(2, 4), stop=2)
+    assert torch.equal(begun.clean, whole.latents[:, 2])
+    ended = draw(generator, [0, 1, 2], keep=range(2, 4), start=begun.clean)
+    assert torch.equal(ended.latents, whole.latents[:, 2:])
+    assert torch.equal(ended.log_probs, whole.log_probs[:, 2:])
+    assert begun.evaluations == ended.evaluations == 3 * 2 * 2  # rows, steps, guidance
 
 
 def test_the_sum_is_the_mean_times_the_elements(generator: Any) -> None:
@@ -100,10 +125,9 @@ def test_the_sum_is_the_mean_times_the_elements(generator: Any) -> None:
     torch.testing.assert_close(summed, mean * elements)  # default float32 tolerance
 
 
-def test_a_path_through_a_step_without_noise_is_refused(generator: Any) -> None:
-    condition, schedule = generator.encode_text(TEXTS[:1]), generator.schedule(STEPS, 0.0)
-    with pytest.raises(UserError, match=r"has no noise.*rollout.eta above 0"):
-        draw_trajectories(generator, condition, SEEDS[:1], schedule, 1.0)
-    last_silent = replace(schedule, sigma=torch.tensor([0.5, 0.5, 0.5, 0.0]))
-    with pytest.raises(UserError, match=r"set_alpha_to_one to false"):
-        draw_trajectories(generator, condition, SEEDS[:1], last_silent, 1.0)
+def test_a_step_without_noise_is_drawn_and_has_no_log_probability(generator: Any) -> None:
+    silent = draw(generator, [0], eta=0.0)
+    assert silent.clean.isfinite().all()
+    assert silent.log_probs.isnan().all()
+    other = draw(generator, [0], eta=0.0, path_seeds=[99])  # the noise of the steps is not used
+    assert torch.equal(other.clean, silent.clean)

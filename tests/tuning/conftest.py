@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,10 @@ import torch.nn.functional as F
 from clinalign.core.config import TuneConfig, parse_config
 from clinalign.core.runs import RunFolder
 from clinalign.core.types import Case, Reward
+from clinalign.tuning.advantage import Advantages
+from clinalign.tuning.objectives.base import Rows, Turn
+from clinalign.tuning.rollout import Rollout, roll_out
+from clinalign.tuning.update import UpdateLog, accumulate
 
 
 class ToyDenoiser(torch.nn.Module):
@@ -69,8 +74,18 @@ def tiny_config(tiny: Any) -> Callable[..., TuneConfig]:
     return make
 
 
+@pytest.fixture(scope="session")
+def opened(tiny: Any) -> Any:
+    """The tiny generator, opened once; copies of it are cheap."""
+    from clinalign.generation.generator import Generator
+
+    return Generator.load(tiny.model)
+
+
 @pytest.fixture
-def make_tuner(tiny_config: Callable[..., TuneConfig], cases: list[Case], tmp_path: Path) -> Callable[..., Any]:
+def make_tuner(
+    tiny_config: Callable[..., TuneConfig], cases: list[Case], opened: Any, tmp_path: Path
+) -> Callable[..., Any]:
     """Return a tuner of one process; ``toy`` puts the policy of four numbers in the denoiser's place."""
     from accelerate import Accelerator
 
@@ -89,10 +104,11 @@ def make_tuner(tiny_config: Callable[..., TuneConfig], cases: list[Case], tmp_pa
         change_generator: Callable[[Generator], object] = lambda generator: None,
     ) -> Tuner:
         config = tiny_config(changes)
-        generator = Generator.load(config.generator.model)
+        generator = copy.deepcopy(opened)
         change_generator(generator)
         if toy:
-            generator.unet, generator.decode = ToyDenoiser(), toy_decode  # type: ignore[method-assign]
+            generator.unet = ToyDenoiser()
+            generator.decode = generator.decode_with_gradient = toy_decode  # type: ignore[method-assign]
         elif config.generator.adapter.kind == "lora":
             add_lora(generator.unet, config.generator.adapter.rank, config.generator.adapter.targets, config.seed)
         return Tuner(
@@ -100,5 +116,61 @@ def make_tuner(tiny_config: Callable[..., TuneConfig], cases: list[Case], tmp_pa
             PromptSource(cases, config.data.prompts, config.seed, config.rollout.seeds_per_prompt), plan_epoch(config),
             RunFolder(tmp_path / "run"), Accelerator(cpu=True),
         )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def drawn() -> Callable[..., tuple[Rollout, Rows]]:
+    """Return the first pictures of an epoch, one an advantage, and the rows of an optimiser step on them."""
+
+    def make(
+        tuner: Any,
+        advantages: torch.Tensor,
+        epoch: int = 1,
+        update: int = 0,
+        updates: int = 1,
+        rollout: Rollout | None = None,
+    ) -> tuple[Rollout, Rows]:
+        objective, count = tuner.objective, len(advantages)
+        if rollout is None:
+            objective.begin_epoch()
+            with objective.behaviour():
+                rollout = roll_out(tuner.generator, tuner.requests(epoch)[:count], objective.sampler(epoch), count)
+        everyone = torch.ones(count, dtype=torch.bool)
+        turn = Turn(
+            epoch, update, updates, Advantages(advantages, everyone, 0.0), everyone,
+            tuner.config.rollout.images_per_prompt, first=0, mine=count,
+        )  # fmt: skip
+        return rollout, objective.rows(turn, rollout)
+
+    return make
+
+
+@pytest.fixture
+def perturb() -> Callable[..., None]:
+    """Move what a tuner trains, each weight by a random amount of a given size."""
+
+    def move(tuner: Any, size: float, seed: int = 5) -> None:
+        chance = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in tuner.parameters.values():
+                parameter.add_(size * torch.randn(parameter.shape, generator=chance))
+
+    return move
+
+
+@pytest.fixture
+def gradients() -> Callable[..., tuple[UpdateLog, dict[str, torch.Tensor]]]:
+    """Return the log and the gradients of one optimiser step's rows, by name."""
+
+    def make(
+        tuner: Any, rollout: Rollout, rows: Rows, micro_batch: int = 64
+    ) -> tuple[UpdateLog, dict[str, torch.Tensor]]:
+        tuner.optimizer.zero_grad()
+        log = accumulate(tuner.objective, rollout, rows, micro_batch)
+        found = {name: parameter.grad.clone() for name, parameter in tuner.parameters.items()}
+        tuner.optimizer.zero_grad()
+        return log, found
 
     return make

@@ -38,8 +38,14 @@ class Counting:
         return RewardResult(values, torch.ones(len(values), dtype=torch.bool))
 
 
-def test_with_all_noise_shared_the_anchor_is_a_tie_on_every_sample(make_tuner: Callable[..., Any]) -> None:
-    tuner = make_tuner({**COMPARATIVE, "feedback.share_noise": "all"})
+@pytest.mark.parametrize(
+    "objective", [{"name": "ddpo"}, {"name": "awm"}, {"name": "ddpo_window", "window": 2},
+                  {"name": "ddpo_window", "window": 2, "interval": 1, "branch": True}],
+)  # fmt: skip
+def test_with_all_noise_shared_the_anchor_is_a_tie_on_every_sample(
+    make_tuner: Callable[..., Any], objective: dict[str, Any]
+) -> None:
+    tuner = make_tuner({**COMPARATIVE, "feedback.share_noise": "all", "objective": objective})
     before = {name: value.detach().clone() for name, value in tuner.parameters.items()}
     row = tuner.step().metrics
     assert row["win_rate/toy"] == 0.5

@@ -93,7 +93,7 @@ def test_a_constant_reward_moves_nothing(make_tuner: Callable[..., Any]) -> None
     ],
 )
 def test_counted_evaluations_equal_the_plan(make_tuner: Callable[..., Any], changes: dict[str, Any], each: int) -> None:
-    tuner = make_tuner(changes)
+    tuner = make_tuner(changes, toy=True)
     rows = run(tuner, 2)
     assert [row["network_evaluations_epoch"] for row in rows] == [16 * each] * 2
     assert [row["network_evaluations"] for row in rows] == [16 * each, 2 * 16 * each]

@@ -23,6 +23,16 @@ from clinalign.core.runs import RunFolder
 # kink of the loss away from every row for the same reason.
 SMOOTH = {"train.epsilon": 1e-3, "train.learning_rate": 3e-3, "objective.clip_range": 0.5,
           "rollout.images_per_prompt": 2, "objective.timestep_fraction": 0.5}  # fmt: skip
+# The other rules, each in two small epochs of the same two processes.
+RULES: dict[str, dict[str, Any]] = {
+    "window": {"name": "ddpo_window", "window": 2, "interval": 1, "branch": True, "clip_range": 0.5, "kl": 0.1},
+    "awm": {"name": "awm", "timesteps": 2, "kl": 0.1},
+    "nft": {"name": "nft", "timesteps": 2, "old_decay": 0.25},
+    "draft": {"name": "draft", "last_steps": 2},
+    "preference": {"name": "preference", "timesteps": 2, "beta": 50.0},
+}
+TINY = {"train.epsilon": 1e-3, "train.learning_rate": 3e-3, "rollout.images_per_prompt": 2,
+        "evaluate.every": 9, "rollout.prompts_per_epoch": 4}  # fmt: skip
 WEIGHTS = 1e-5  # 3e-6 is seen: float32 rounding, in four steps of up to 3e-3
 LOSSES = 1e-5
 
@@ -43,6 +53,7 @@ def two(tiny_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactor
     jobs = []
     for name, changes in {
         "equal": SMOOTH,
+        **{rule: {**TINY, "objective": objective} for rule, objective in RULES.items()},
         "blips": {"train.epochs": 1, "rewards": [{"name": "blips", "require_check": False}]},
         "gives-up": {"train.epochs": 1, "rewards": [{"name": "gives-up", "require_check": False}]},
         "occupied": {},
@@ -65,13 +76,22 @@ def two(tiny_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactor
 def alone(tiny_config: Callable[..., Any], out: Path, changes: dict[str, Any]) -> Path:
     from clinalign.workflows.tune import tune
 
-    tune(tiny_config({**SMOOTH, **changes}), out)
+    tune(tiny_config(changes), out)
     return out
 
 
+def assert_same_rows(one: Path, other: Path, but: tuple[str, ...] = ()) -> None:
+    for mine, theirs in zip(RunFolder(one).read_metrics(), RunFolder(other).read_metrics(), strict=True):
+        assert set(mine) == set(theirs)
+        for key, value in mine.items():
+            if not key.startswith(("seconds/", "ratio/worst", "ratio/first", *but)):
+                assert theirs[key] == pytest.approx(value, rel=1e-4, abs=LOSSES), key
+
+
 def test_the_same_trajectory(two: Path, tiny_config: Callable[..., Any], tmp_path: Path) -> None:
-    eight = alone(tiny_config, tmp_path / "eight", {"train.micro_batch": 8})
-    others = [alone(tiny_config, tmp_path / "one", {"train.micro_batch": 1, "rollout.batch_size": 3}), two / "equal"]
+    eight = alone(tiny_config, tmp_path / "eight", {**SMOOTH, "train.micro_batch": 8})
+    one = alone(tiny_config, tmp_path / "one", {**SMOOTH, "train.micro_batch": 1, "rollout.batch_size": 3})
+    others = [one, two / "equal"]
     weights, info = load_state(eight / "checkpoints" / "epoch_00002")
     moved = max(float(v.abs().max()) for n, v in weights.items() if n.startswith("weights/") and "lora_B" in n)
     assert moved > 1e-3  # B starts at zero: the tolerance is far below what was learned
@@ -83,11 +103,24 @@ def test_the_same_trajectory(two: Path, tiny_config: Callable[..., Any], tmp_pat
         drift = torch.cat([(found[n] - v).flatten() for n, v in weights.items() if n.startswith("weights/")])
         assert abs(float(drift.mean())) < WEIGHTS / 20  # rounding has no preferred side
         assert other_info["evaluations"] == info["evaluations"]
-        for mine, theirs in zip(RunFolder(eight).read_metrics(), RunFolder(other).read_metrics(), strict=True):
-            assert set(mine) == set(theirs)
-            for key, value in mine.items():
-                if not key.startswith(("seconds/", "ratio/worst", "ratio/first")):
-                    assert theirs[key] == pytest.approx(value, rel=1e-4, abs=LOSSES), key
+        assert_same_rows(eight, other)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_is_the_same_in_two_processes(
+    two: Path, tiny_config: Callable[..., Any], tmp_path: Path, rule: str
+) -> None:
+    one = alone(tiny_config, tmp_path / "run", {**TINY, "objective": RULES[rule]})
+    (weights, info), (found, other_info) = (
+        load_state(run / "checkpoints" / "epoch_00002") for run in (one, two / rule)
+    )
+    assert max(float(v.abs().max()) for n, v in weights.items() if n.startswith("weights/") and "lora_B" in n) > 1e-3
+    assert weights.keys() == found.keys()
+    for name, value in weights.items():
+        if name.startswith(("weights/", "average/", "objective/")):
+            torch.testing.assert_close(found[name], value, rtol=0, atol=WEIGHTS)
+    assert other_info["evaluations"] == info["evaluations"]
+    assert_same_rows(one, two / rule)
 
 
 def test_a_reward_that_fails_in_one_process_is_masked_there(two: Path) -> None:

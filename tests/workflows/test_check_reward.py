@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from clinalign.core.errors import UserError
 from clinalign.core.types import Case, RewardResult
@@ -90,3 +91,24 @@ def test_messages(data: Path, tmp_path: Path) -> None:
         check_reward(tmp_path / "none", data)
     with pytest.raises(UserError, match="is not a trained network"):
         check_reward(tmp_path, data)
+
+
+def test_a_weights_file_of_another_library_is_checked_by_its_backend(tmp_path: Path) -> None:
+    xrv = pytest.importorskip("torchxrayvision")
+    films = tmp_path / "films"
+    prepare("phantom-cxr", films, image_size=32, cases=60)
+    torch.manual_seed(0)
+    file = tmp_path / "densenet.safetensors"
+    save_file(
+        {name: value.contiguous() for name, value in xrv.models.DenseNet(num_classes=18).state_dict().items()}, file
+    )
+    settings = {"backend": "torchxrayvision", "findings": {"cardiomegaly": "Cardiomegaly", "effusion": "Effusion"}}
+    report = check_reward(file, films, count=16, settings=settings)
+    assert not report["passed"]  # random weights
+    assert json.loads((tmp_path / "densenet.safetensors.check.json").read_text()) == report
+    with pytest.raises(UserError, match="did not pass its check"):
+        require_check(load_reward("diagnostic", file, settings), file)
+    with pytest.raises(UserError, match="is a file: say whose weights it holds with --set backend=torchxrayvision"):
+        check_reward(file, films)
+    with pytest.raises(UserError, match="unknown backend 'torchxray': did you mean 'torchxrayvision'"):
+        check_reward(file, films, settings={"backend": "torchxray"})

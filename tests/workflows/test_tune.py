@@ -280,7 +280,8 @@ def test_a_split_without_a_usable_case_is_an_error(tiny: Any, tmp_path: Path, mo
     [
         ("train.epochs=many", "key 'train.epochs': .*got 'many'"),
         ("train.epoch=3", "unknown key 'train.epoch': did you mean 'epochs'"),
-        ("rollout.eta=0", "key 'rollout.eta': .*got 0"),
+        ("rollout.eta=-1", "key 'rollout.eta': .*got -1"),
+        ("rollout.eta=0", "objective ddpo needs steps with noise: set rollout.eta above 0"),
         ("rewards.3.weight=1", "there is no such place in the config"),
         ("train.precision=fp16", "key 'train.precision': .*got 'fp16'"),
         ("epochs", "write key=value"),

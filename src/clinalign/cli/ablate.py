@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from clinalign.cli.options import Scorer
 from clinalign.cli.output import AsJson, print_json
 
 
@@ -16,14 +17,7 @@ def ablate_command(
     evaluator: Annotated[
         Path, typer.Option("--evaluator", metavar="DIR", help="Classifier trained on split `judge`; never a reward.")
     ],
-    scorer: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--scorer",
-            metavar="DIR",
-            help="Further evaluator (posture, consistency, region) of split judge; repeatable.",
-        ),
-    ] = None,
+    scorer: Scorer = None,
     arm: Annotated[
         list[str] | None,
         typer.Option(

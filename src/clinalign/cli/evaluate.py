@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clinalign.cli.options import BatchSize, Device, Eta, Guidance, Steps
+from clinalign.cli.options import BatchSize, Device, Eta, Guidance, Scorer, Steps
 from clinalign.cli.output import AsJson, print_json
 
 SHOWN = (
@@ -61,14 +61,7 @@ def evaluate_command(
         list[str] | None,
         typer.Option("--extractor", metavar="NAME:PATH", help="Further features, e.g. inception:FILE; repeatable."),
     ] = None,
-    scorer: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--scorer",
-            metavar="DIR",
-            help="Further evaluator (posture, consistency, region) of split judge; repeatable.",
-        ),
-    ] = None,
+    scorer: Scorer = None,
     reward: Annotated[
         list[Path] | None,
         typer.Option("--reward", metavar="DIR", help="Reward that the evaluator must not be; a run's are known."),

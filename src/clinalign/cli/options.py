@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,4 +17,10 @@ Eta = Annotated[
 ]
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", help="Images drawn at once; changes no result.")
+]
+Scorer = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--scorer", metavar="DIR", help="Further evaluator (posture, consistency, region) of split judge; repeatable."
+    ),
 ]

@@ -25,10 +25,11 @@ class WeightAverage:
         self.shadow = {name: value.detach().clone() for name, value in parameters.items()}
 
     @torch.no_grad()
-    def update(self, parameters: Mapping[str, torch.Tensor]) -> None:
-        """Move the average towards the current values."""
+    def update(self, parameters: Mapping[str, torch.Tensor], decay: float | None = None) -> None:
+        """Move the average towards the current values, with its own decay or the one given."""
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        if decay is None:
+            decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         names = list(self.shadow)
         torch._foreach_lerp_([self.shadow[n] for n in names], [parameters[n].detach() for n in names], 1 - decay)
 

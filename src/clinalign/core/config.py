@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from clinalign.core.errors import UserError, nearest
+from clinalign.core.objective_config import (
+    OBJECTIVE_NAMES,
+    DdpoConfig,
+    ObjectiveConfig,
+    Section,
+    objective_class,
+)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """Where prompts come from."""
 
     path: Path = Field(description="prepared dataset")
@@ -31,7 +34,7 @@ class DataConfig(_Section):
     known: tuple[str, ...] = Field(default=(), description="use only cases for which these attributes are known")
 
 
-class AdapterConfig(_Section):
+class AdapterConfig(Section):
     """What is trained."""
 
     kind: Literal["lora", "full"] = Field(default="lora", description="LoRA by peft, or every weight of the denoiser")
@@ -42,7 +45,7 @@ class AdapterConfig(_Section):
     )
 
 
-class AceConfig(_Section):
+class AceConfig(Section):
     """Adaptive condition embeddings (CXRL): learnable tokens behind the text's own."""
 
     tokens: int = Field(default=0, ge=0, le=16, description="learnable condition tokens; 0: none (CXRL: drawn as 2, P)")
@@ -50,7 +53,7 @@ class AceConfig(_Section):
     unconditional: bool = Field(default=True, description="append them to the empty branch of guidance too (R)")
 
 
-class GeneratorConfig(_Section):
+class GeneratorConfig(Section):
     """The generator to tune."""
 
     model: str = Field(description="pipeline folder or hub id")
@@ -58,13 +61,16 @@ class GeneratorConfig(_Section):
     ace: AceConfig = AceConfig()
 
 
-class RolloutConfig(_Section):
+class RolloutConfig(Section):
     """How images are drawn for training."""
 
     sampler: Literal["ddim"] = "ddim"
     steps: int = Field(default=20, ge=2, le=1000, description="denoising steps (RL4Med: 50, P)")
     eta: float = Field(
-        default=1.0, gt=0.0, le=1.0, description="stochasticity of DDIM; a policy needs noise, so above 0"
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="stochasticity of DDIM; ddpo needs noise, so above 0; with ddpo_window it is that of the window",
     )
     guidance: float = Field(
         default=5.0, ge=1.0, description="classifier-free guidance, inside the loss too (P); 1: none"
@@ -82,7 +88,7 @@ class RolloutConfig(_Section):
     )
 
 
-class RewardConfig(_Section):
+class RewardConfig(Section):
     """One reward of the sum."""
 
     name: str
@@ -97,7 +103,7 @@ class RewardConfig(_Section):
     )
 
 
-class FeedbackConfig(_Section):
+class FeedbackConfig(Section):
     """What turns scores into the learning signal."""
 
     name: Literal["absolute", "comparative"] = Field(
@@ -120,7 +126,7 @@ class FeedbackConfig(_Section):
     )
 
 
-class AdvantageConfig(_Section):
+class AdvantageConfig(Section):
     """How scores become advantages."""
 
     name: Literal["per_prompt_running", "group"] = "per_prompt_running"
@@ -134,30 +140,7 @@ class AdvantageConfig(_Section):
     global_std: bool = Field(default=True, description="group: divide by the spread of the whole batch (R)")
 
 
-class ObjectiveConfig(_Section):
-    """The policy-optimisation loss."""
-
-    name: Literal["ddpo"] = "ddpo"
-    clip_range: float = Field(
-        default=1e-4, gt=0, description="PPO clip, for log-probabilities averaged over elements (P)"
-    )
-    logprob_reduction: Literal["mean", "sum"] = Field(default="mean", description="over latent elements (P: mean)")
-    timestep_fraction: float = Field(
-        default=1.0, gt=0, le=1, description="share of the steps trained, drawn per image (P: 1)"
-    )
-    ignore_last: int = Field(
-        default=0,
-        ge=0,
-        description="last steps that are not trained (P: 0); without ratio_norm their tiny noise drowns the others",
-    )
-    ratio_norm: bool = Field(
-        default=False,
-        description="give every step's log-ratio the same scale, as GRPO-Guard; re-tune clip_range (P: no)",
-    )
-    kl: float = Field(default=0.0, ge=0, description="weight of the closed-form KL to the anchor, as DPOK; 0: none (P)")
-
-
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """The optimiser."""
 
     epochs: int = Field(default=50, ge=1)
@@ -183,7 +166,7 @@ class TrainConfig(_Section):
     device: str = "auto"
 
 
-class EvaluateConfig(_Section):
+class EvaluateConfig(Section):
     """What is looked at while training."""
 
     every: int = Field(default=10, ge=1, description="epochs between looks")
@@ -194,7 +177,7 @@ class EvaluateConfig(_Section):
     )
 
 
-class TuneConfig(_Section):
+class TuneConfig(Section):
     """Everything about one tuning run."""
 
     seed: int = Field(default=0, ge=0)
@@ -204,23 +187,19 @@ class TuneConfig(_Section):
     rewards: tuple[RewardConfig, ...] = Field(min_length=1)
     feedback: FeedbackConfig = FeedbackConfig()
     advantage: AdvantageConfig = AdvantageConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
+    objective: ObjectiveConfig = DdpoConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @model_validator(mode="after")
-    def _some_steps_are_trained(self) -> TuneConfig:
-        if self.steps_with_signal < 1:
+    def _the_objective_fits(self) -> TuneConfig:
+        self.objective.check(self.rollout.steps, self.rollout.eta)
+        if self.objective.name == "draft" and self.feedback.name == "comparative":
             raise ValueError(
-                f"objective.ignore_last {self.objective.ignore_last} leaves none of the {self.rollout.steps} "
-                f"rollout.steps to train: take {self.rollout.steps - 1} or fewer"
+                "objective draft follows the reward's own gradient and cannot be compared with an anchor: "
+                "set feedback.name to absolute"
             )
         return self
-
-    @property
-    def steps_with_signal(self) -> int:
-        """Steps of the sampler that training may choose from."""
-        return self.rollout.steps - self.objective.ignore_last
 
     @property
     def images_per_epoch(self) -> int:
@@ -303,10 +282,17 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _explain(problem: Any) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
+    path = list(problem["loc"])
+    section = TuneConfig if len(path) < 2 or path[0] != "objective" else objective_class(str(path.pop(1)))
+    place = ".".join(str(part) for part in path)
     given = problem.get("input")
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{place}': {nearest(str(problem['loc'][-1]), _known_keys(problem['loc'][:-1]))}"
+        known = _known_keys(path[:-1]) if section is TuneConfig else list(section.model_fields)
+        of = "" if section is TuneConfig else f" of {section.model_fields['name'].default}"
+        return f"unknown key '{place}'{of}: {nearest(str(path[-1]), known)}"
+    if problem["type"] == "union_tag_invalid":
+        tag = problem["ctx"]["tag"]
+        return f"key '{place}.name': no update rule '{tag}': {nearest(tag, OBJECTIVE_NAMES)}"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     if problem["type"] == "missing":

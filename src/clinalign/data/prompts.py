@@ -1,4 +1,4 @@
-"""Texts from structured labels; a text is never parsed back into labels.
+"""Texts from structured labels; such a text is never parsed back into labels.
 
 Dermoscopy follows RL4Med-DDPO (Saremi et al., MICCAI 2025): ``a dermoscopic image with <disease> <artefacts>``.
 """

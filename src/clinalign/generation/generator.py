@@ -272,10 +272,8 @@ class Generator:
         schedule = self.schedule(steps, eta)
         for start in range(0, len(texts), batch_size):
             condition = self.encode_text(texts[start : start + batch_size])
-            drawn = draw_trajectories(
-                self, condition, seeds[start : start + batch_size], schedule, guidance, keep=False
-            )
-            yield self.decode(drawn.latents[:, -1]).cpu()
+            drawn = draw_trajectories(self, condition, seeds[start : start + batch_size], schedule, guidance)
+            yield self.decode(drawn.clean).cpu()
 
     @contextlib.contextmanager
     def anchor(self) -> Iterator[None]:

@@ -25,6 +25,7 @@ from clinalign.core.precision import Precision, autocast
 from clinalign.core.progress import track
 from clinalign.core.seeds import derive_seed
 from clinalign.generation.generator import Generator
+from clinalign.generation.noising import add_noise, min_snr_weight, prediction_target
 from clinalign.generation.one_cycle import one_cycle, restore_schedule
 
 LatentBatch = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -41,7 +42,8 @@ class DenoiserTraining:
         weight_decay: Of AdamW.
         caption_dropout: Share of captions replaced by the empty one, so that guidance works (R).
         snr_gamma: Min-SNR weight of the loss (arXiv 2303.09556); 0 switches it off.
-        noisy_steps: Give the noisiest steps of v-prediction their full weight (see :func:`min_snr_weight`).
+        noisy_steps: Give the noisiest steps of v-prediction their full weight (see
+            :func:`~clinalign.generation.noising.min_snr_weight`).
         ema_decay: Decay of the weight average that is saved.
         grad_clip: Largest gradient norm.
         checkpoint_every: Steps between checkpoints.
@@ -59,39 +61,6 @@ class DenoiserTraining:
     grad_clip: float = 1.0
     checkpoint_every: int = 500
     precision: Precision = "auto"
-
-
-def velocity_target(
-    latents: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, prediction_type: str
-) -> torch.Tensor:
-    """Return what the network should predict for ``sqrt(alpha) latents + sqrt(1 - alpha) noise``.
-
-    Args:
-        latents: ``(N, C, H, W)`` clean latents.
-        noise: ``(N, C, H, W)`` standard normal.
-        alpha: ``(N, 1, 1, 1)`` cumulative alpha.
-        prediction_type: ``epsilon``, ``v_prediction`` (arXiv 2202.00512) or ``sample``.
-    """
-    if prediction_type == "epsilon":
-        return noise
-    if prediction_type == "v_prediction":
-        return alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-    return latents
-
-
-def min_snr_weight(alpha: torch.Tensor, gamma: float, prediction_type: str, noisy_steps: bool = False) -> torch.Tensor:
-    """Return the Min-SNR loss weight (arXiv 2303.09556, section 3.4) of each sample, ``(N,)``; ones when gamma is 0.
-
-    For v-prediction the published weight ``min(SNR, gamma) / (SNR + 1)`` goes to 0 with the SNR, at the steps that
-    decide what the picture shows. ``noisy_steps`` takes ``min(SNR + 1, gamma + 1) / (SNR + 1)`` (R): 1 up to an SNR
-    of gamma, and falling beyond it as before.
-    """
-    snr = (alpha / (1 - alpha)).flatten()
-    if gamma <= 0:
-        return torch.ones_like(snr)
-    clipped = snr.clamp(max=gamma)
-    velocity = clipped + 1 if noisy_steps else clipped
-    return {"epsilon": clipped / snr, "v_prediction": velocity / (snr + 1)}.get(prediction_type, clipped)
 
 
 def train_denoiser(
@@ -175,11 +144,11 @@ def train_denoiser(
                 condition = generator.text_encoder(embedded[distinct].to(device))[0][inverse]
             else:
                 condition = embedded[captions].to(device)
-            noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+            noisy = add_noise(clean, noise, alpha)
             if generator.ace is not None:
                 condition = generator.ace.extend(condition)
             prediction = generator.unet(noisy, timesteps, condition).sample
-        target = velocity_target(clean, noise, alpha, generator.prediction_type)
+        target = prediction_target(clean, noise, alpha, generator.prediction_type)
         weight = min_snr_weight(alpha, settings.snr_gamma, generator.prediction_type, settings.noisy_steps)
         loss = (weight * (prediction.float() - target).square().flatten(1).mean(1)).mean()
         optimizer.zero_grad(set_to_none=True)

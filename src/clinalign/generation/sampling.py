@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clinalign.core.errors import UserError
 from clinalign.core.seeds import seeded_noise
 from clinalign.generation.conditioning import TextCondition
 from clinalign.generation.ddim import DdimSchedule, Reduction, ddim_mean, gaussian_log_prob
@@ -20,18 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A batch of denoising paths.
+    """A batch of denoising paths, of which K consecutive steps are kept.
 
     Attributes:
-        latents: ``(N, T + 1, C, H, W)`` float32, from pure noise to the clean latents.
-        log_probs: ``(N, T)`` float32 log-probability of each step under the policy that drew it.
-        noise: ``(N, T, C, H, W)`` float32 standard normal noise of each step.
+        latents: ``(N, K + 1, C, H, W)`` float32, the states before, between and after the kept steps.
+        log_probs: ``(N, K)`` float32 log-probability of each kept step under the policy that drew it; NaN for a step
+            without noise, which has none.
+        noise: ``(N, K, C, H, W)`` float32 standard normal noise of each kept step.
+        clean: ``(N, C, H, W)`` float32, the end of the path.
         evaluations: Network evaluations spent, guidance counted twice.
     """
 
     latents: torch.Tensor
     log_probs: torch.Tensor
     noise: torch.Tensor
+    clean: torch.Tensor
     evaluations: int
 
 
@@ -48,8 +50,10 @@ def draw_trajectories(
     schedule: DdimSchedule,
     guidance: float,
     reduction: Reduction = "mean",
-    keep: bool = True,
+    keep: range | None = None,
     path_seeds: Sequence[int] | None = None,
+    start: torch.Tensor | None = None,
+    stop: int | None = None,
 ) -> Trajectory:
     """Sample N latents from the current policy.
 
@@ -62,39 +66,37 @@ def draw_trajectories(
         schedule: Steps of the sampler.
         guidance: Classifier-free guidance scale; 1 means the conditional branch alone.
         reduction: Of the log-probability.
-        keep: Keep the whole path; otherwise ``latents`` is ``(N, 1, C, H, W)`` and ``log_probs`` is empty.
+        keep: Steps whose states, noise and log-probabilities are kept; none by default.
         path_seeds: N seeds of the noise of the steps; that of ``seeds`` by default.
+        start: ``(N, C, H, W)`` states at the first kept step, from where to go on; noise by default.
+        stop: Step before which to stop; the path's end by default.
 
     Returns:
         The trajectory, on the generator's device.
-
-    Raises:
-        UserError: When the path is to be kept and a step has no noise: its log-probability would not be a number.
     """
-    steps = len(schedule)
-    if keep and bool((schedule.sigma <= 0).any()):
-        raise UserError(
-            "a step of the sampler has no noise, so it has no log-probability: set rollout.eta above 0, and "
-            "set_alpha_to_one to false and steps_offset to 1 in the model's scheduler/scheduler_config.json"
-        )
-    noise = seeded_noise(seeds, generator.latent_shape, draws=steps + 1)
+    keep, steps = keep or range(0), stop if stop is not None else len(schedule)
+    noise = seeded_noise(seeds, generator.latent_shape, draws=len(schedule) + 1)
     if path_seeds is not None:
-        noise[:, 1:] = seeded_noise(path_seeds, generator.latent_shape, draws=steps + 1)[:, 1:]
+        noise[:, 1:] = seeded_noise(path_seeds, generator.latent_shape, draws=len(schedule) + 1)[:, 1:]
     noise = noise.to(generator.device)
-    x_t = noise[:, 0]
-    path, log_probs, evaluations = [x_t], [], 0
-    for step in range(steps):
+    x_t = noise[:, 0] if start is None else start
+    path, log_probs, evaluations = [], [], 0
+    for step in range(0 if start is None else keep.start, steps):
         index = torch.full((len(seeds),), step, dtype=torch.long, device=generator.device)
         prediction, spent = generator.predict(x_t, index, schedule, condition, guidance)
         alpha_t = at_step(schedule.alpha_t, index, x_t)
         sigma = at_step(schedule.sigma, index, x_t)
         alpha_s = at_step(schedule.alpha_s, index, x_t)
         mean = ddim_mean(prediction.float(), x_t, alpha_t, alpha_s, sigma, generator.prediction_type)
+        if step in keep:
+            path.append(x_t)
         x_t = mean + sigma * noise[:, step + 1]
         evaluations += spent
-        if keep:
-            path.append(x_t)
+        if step in keep:
             log_probs.append(gaussian_log_prob(x_t, mean, sigma, reduction))
-    latents = torch.stack(path, dim=1) if keep else x_t.unsqueeze(1)
-    probabilities = torch.stack(log_probs, dim=1) if keep else torch.empty((len(seeds), 0))
-    return Trajectory(latents, probabilities, noise[:, 1:], evaluations)
+            if step == keep.stop - 1:
+                path.append(x_t)
+    shape = (len(seeds), 0)
+    latents = torch.stack(path, dim=1) if path else x_t.new_empty((*shape, *x_t.shape[1:]))
+    probabilities = torch.stack(log_probs, dim=1) if log_probs else x_t.new_empty(shape)
+    return Trajectory(latents, probabilities, noise[:, 1 + keep.start : 1 + keep.stop].clone(), x_t, evaluations)

@@ -25,7 +25,7 @@ from clinalign.core.types import Reward, RewardResult
 from clinalign.generation.generator import Generator
 from clinalign.generation.sampling import draw_trajectories
 from clinalign.tuning.prompts import Request
-from clinalign.tuning.update import Replay
+from clinalign.tuning.rollout import Sampler
 
 Sharing = Literal["initial", "all", "none"]
 Key = tuple[str, int]
@@ -108,7 +108,6 @@ class AnchorScorer:
         generator: The policy.
         anchor: Context in which it is the anchor.
         rewards: The rewards that are compared.
-        replay: Sampler and precision of the rollout.
         share: ``initial`` starts from the policy's first noise and goes on with noise of its own. ``all`` shares the
             noise of every step too: the least noisy comparison, but no training signal at the start, because the
             policy's own actions cancel out of the difference. ``none`` shares nothing.
@@ -121,54 +120,63 @@ class AnchorScorer:
         generator: Generator,
         anchor: Callable[[], AbstractContextManager[None]],
         rewards: Mapping[str, Reward],
-        replay: Replay,
         share: Sharing,
         folder: Path,
         process: int = 0,
     ) -> None:
-        self.generator, self.anchor, self.rewards, self.replay = generator, anchor, dict(rewards), replay
-        self.share = share
-        schedule = replay.schedule
-        sampler = {
-            "timesteps": schedule.timesteps.tolist(), "sigma": [round(float(s), 9) for s in schedule.sigma],
-            "guidance": replay.guidance, "precision": replay.precision, "share": share,
-        }  # fmt: skip
-        made_of = {"anchor": generator.identity, "sampler": sampler, "device": generator.device.type}
-        self.caches = {
-            name: ScoreCache(folder, {**made_of, "reward": reward.identity}, process)
-            for name, reward in self.rewards.items()
-        }
+        self.generator, self.anchor, self.rewards = generator, anchor, dict(rewards)
+        self.share, self.folder, self.process = share, folder, process
+        self._caches: dict[str, dict[str, ScoreCache]] = {}
 
-    def __call__(self, requests: Sequence[Request], wanted: Sequence[bool], batch_size: int) -> AnchorScores:
+    def caches(self, sampler: Sampler) -> dict[str, ScoreCache]:
+        """Return the caches of a sampler by reward; update rules with a moving window use several samplers."""
+        schedule = sampler.schedule
+        steps = {
+            "timesteps": schedule.timesteps.tolist(), "sigma": [round(float(s), 9) for s in schedule.sigma],
+            "guidance": sampler.guidance, "precision": sampler.precision, "share": self.share,
+        }  # fmt: skip
+        made_of = {"anchor": self.generator.identity, "sampler": steps, "device": self.generator.device.type}
+        key = hash_json(made_of)
+        if key not in self._caches:
+            self._caches[key] = {
+                name: ScoreCache(self.folder, {**made_of, "reward": reward.identity}, self.process)
+                for name, reward in self.rewards.items()
+            }
+        return self._caches[key]
+
+    def __call__(
+        self, requests: Sequence[Request], wanted: Sequence[bool], sampler: Sampler, batch_size: int
+    ) -> AnchorScores:
         """Return the anchor's scores for N requests; those not ``wanted`` are NaN and cost nothing."""
+        caches = self.caches(sampler)
         keys = [(request.prompt_id, request.seed) for request in requests]
         asked = [row for row, is_wanted in enumerate(wanted) if is_wanted]
-        missing = [row for row in asked if any(keys[row] not in cache for cache in self.caches.values())]
+        missing = [row for row in asked if any(keys[row] not in cache for cache in caches.values())]
         spent = 0
         for start in range(0, len(missing), batch_size):
             rows = missing[start : start + batch_size]
-            images, evaluations = self.draw([requests[row] for row in rows])
+            images, evaluations = self.draw([requests[row] for row in rows], sampler)
             spent += evaluations
-            self._score(images, [requests[row] for row in rows], [keys[row] for row in rows])
+            self._score(images, [requests[row] for row in rows], [keys[row] for row in rows], caches)
         found = 1 - len(missing) / len(asked) if asked else 1.0
-        parts = {name: self._read(cache, keys, wanted) for name, cache in self.caches.items()}
+        parts = {name: self._read(cache, keys, wanted) for name, cache in caches.items()}
         nothing = torch.zeros(len(requests))
         return AnchorScores(RewardResult(nothing, nothing == 0, parts), spent, found)
 
-    def draw(self, requests: Sequence[Request]) -> tuple[torch.Tensor, int]:
+    def draw(self, requests: Sequence[Request], sampler: Sampler) -> tuple[torch.Tensor, int]:
         """Return the anchor's pictures of N requests, and the network evaluations spent."""
-        generator, replay = self.generator, self.replay
+        generator = self.generator
         condition = generator.encode_text([request.case.text for request in requests])
         seeds = [request.seed for request in requests]
         own = [derive_seed(seed, "anchor") for seed in seeds]
         first, later = {"initial": (seeds, own), "all": (seeds, seeds), "none": (own, own)}[self.share]
-        with self.anchor(), autocast(replay.precision, generator.device):
-            drawn = draw_trajectories(
-                generator, condition, first, replay.schedule, replay.guidance, keep=False, path_seeds=later
-            )
-        return generator.decode(drawn.latents[:, -1]), drawn.evaluations
+        with self.anchor(), autocast(sampler.precision, generator.device):
+            drawn = draw_trajectories(generator, condition, first, sampler.schedule, sampler.guidance, path_seeds=later)
+        return generator.decode(drawn.clean), drawn.evaluations
 
-    def _score(self, images: torch.Tensor, requests: Sequence[Request], keys: Sequence[Key]) -> None:
+    def _score(
+        self, images: torch.Tensor, requests: Sequence[Request], keys: Sequence[Key], caches: Mapping[str, ScoreCache]
+    ) -> None:
         cases = [request.case for request in requests]
         for name, reward in self.rewards.items():
             failed = getattr(reward, "failed", 0)
@@ -178,9 +186,9 @@ class AnchorScorer:
                 getattr(reward, "failed", 0) != failed
             ):  # what failed may succeed the next time; what is unknown stays so
                 known = {key: score for key, score in zip(keys, scores) if score is not None}
-                self.caches[name].add(known)
+                caches[name].add(known)
             else:
-                self.caches[name].add(dict(zip(keys, scores)))
+                caches[name].add(dict(zip(keys, scores)))
 
     @staticmethod
     def _read(cache: ScoreCache, keys: Sequence[Key], wanted: Sequence[bool]) -> torch.Tensor:

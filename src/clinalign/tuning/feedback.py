@@ -12,6 +12,7 @@ The functional form is not published (R); three are offered:
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -126,12 +127,14 @@ class ComparativeFeedback:
         return Signal(torch.where(valid, values, 0.0), valid)
 
     def _against_group(self, prompt_ids: Sequence[str], own: Signal, anchor: Signal) -> Signal:
+        members: defaultdict[str, list[int]] = defaultdict(list)
+        for row, prompt in enumerate(prompt_ids):
+            members[prompt].append(row)
         gaps: list[torch.Tensor] = []
         for row, prompt in enumerate(prompt_ids):
-            same = torch.tensor([name == prompt for name in prompt_ids])
-            rivals = same & own.valid
-            rivals[row] = False
-            others = torch.cat([own.values[rivals], anchor.values[same & anchor.valid][:1]])
+            rivals = [other for other in members[prompt] if other != row and bool(own.valid[other])]
+            drawn = [other for other in members[prompt] if bool(anchor.valid[other])][:1]
+            others = torch.cat([own.values[rivals], anchor.values[drawn]])
             gaps.append(difference(own.values[row].expand_as(others), others) if own.valid[row] else others[:0])
         tau = self.tau or self.spread.update(torch.cat(gaps) if gaps else own.values[:0])
         valid = torch.tensor([len(gap) > 0 for gap in gaps], dtype=torch.bool)

@@ -25,25 +25,20 @@ from clinalign.core.checkpoint import (
 from clinalign.core.config import TuneConfig
 from clinalign.core.errors import UserError
 from clinalign.core.runs import RunFolder
+from clinalign.core.seeds import derive_seed
 from clinalign.core.types import RewardResult, WeightedRewards
 from clinalign.generation.generator import Generator
-from clinalign.tuning.advantage import Advantages
 from clinalign.tuning.aggregate import Aggregator
 from clinalign.tuning.anchor_scores import AnchorScorer
+from clinalign.tuning.divergence import choose_kl_rows, sum_kl
 from clinalign.tuning.feedback import ComparativeFeedback, Signal, win_rate
+from clinalign.tuning.objectives import build_objective
+from clinalign.tuning.objectives.base import Policy, Turn
 from clinalign.tuning.plan import Plan
 from clinalign.tuning.prompts import PromptSource, Request
-from clinalign.tuning.rollout import Rollout, roll_out
+from clinalign.tuning.rollout import Rollout, Sampler, roll_out
 from clinalign.tuning.trained import anchor_of, build_optimizer, decay_at, trainable_parameters
-from clinalign.tuning.update import (
-    Replay,
-    UpdateLog,
-    accumulate,
-    check_first_update,
-    choose_kl_rows,
-    choose_steps,
-    sum_kl,
-)
+from clinalign.tuning.update import WORST, UpdateLog, accumulate
 
 KL_ROWS = 64  # (sample, step) pairs an epoch on which the KL to the anchor is measured
 
@@ -98,15 +93,8 @@ class Tuner:
         levels = int(generator.scheduler.config.num_train_timesteps)
         if config.rollout.steps >= levels:
             raise UserError(f"rollout.steps {config.rollout.steps}: the model knows {levels} noise levels; take fewer")
-        schedule = generator.schedule(config.rollout.steps, config.rollout.eta)
-        if not bool((schedule.sigma > 0).all()):
-            raise UserError(
-                f"the scheduler of {config.generator.model} ends with a step without noise, which has no probability: "
-                "set steps_offset to 1 and set_alpha_to_one to false in its scheduler/scheduler_config.json"
-            )
-        self.replay = Replay(
-            schedule, config.rollout.guidance, config.objective.logprob_reduction, config.train.precision
-        )
+        self.objective = build_objective(config, Policy(generator, self.parameters, self.anchor, reward))
+        self.noisy = generator.schedule(config.rollout.steps, 1.0)  # for measuring the KL
         feedback = config.feedback
         compared = {
             name: reward.rewards[name]
@@ -119,7 +107,7 @@ class Tuner:
         }
         self.anchor_scorer = (
             AnchorScorer(
-                generator, self.anchor, compared, self.replay, feedback.share_noise,
+                generator, self.anchor, compared, feedback.share_noise,
                 feedback.cache or run.path / "anchor_scores", accelerator.process_index,
             )
             if compared
@@ -132,23 +120,35 @@ class Tuner:
         """Run one epoch: draw pictures, score them, turn scores into advantages, update."""
         start = time.perf_counter()
         number = self.epoch + 1
-        requests = self.my_requests(number)
-        rollout = roll_out(
-            self.generator, requests, self.replay.schedule, self.replay.guidance, self.replay.reduction,
-            self.plan.rollout_batch, self.replay.precision,
-        )  # fmt: skip
+        requests = self.requests(number)
+        mine, ids = self.my_share(requests), [request.prompt_id for request in requests]
+        sampler = self.objective.sampler(number)
+        self.objective.begin_epoch()
+        with self.objective.behaviour():
+            rollout = roll_out(self.generator, mine, sampler, self.plan.rollout_batch)
         drawn = time.perf_counter()
-        scores, everything = self.score(rollout.images, requests)
+        scores, everything = self.score(rollout.images, mine)
         scored = time.perf_counter()
         rewards = summarise_rewards(everything, list(self.reward.weights))
-        anchor, comparison = self.score_anchor(number, requests)
+        anchor, comparison = self.score_anchor(ids, mine, sampler)
         compared = time.perf_counter()
         own = {name: signal_of(everything, name) for name in self.reward.weights}
-        advantages = self.aggregate(self.prompt_ids(number), self.signals(number, own, anchor))
-        kl, kl_evaluations, sampling = self.measure(number, rollout)
+        advantages = self.aggregate(ids, self.signals(ids, own, anchor))
+        kl, kl_evaluations, sampling = self.measure(number, rollout, sampler)
+        weight = self.objective.kl.weight
+        updates = self.config.train.updates_per_epoch
         logs = [
-            self.update(number, update, rollout, advantages) for update in range(self.config.train.updates_per_epoch)
-        ]
+            self.update(
+                Turn(
+                    number, update, updates, advantages, everything.valid, self.config.rollout.images_per_prompt,
+                    self.accelerator.process_index * self.plan.images_per_process, self.plan.images_per_process,
+                ),
+                rollout,
+            )
+            for update in range(updates)
+        ]  # fmt: skip
+        self.objective.end_epoch()
+        self.objective.kl.update(kl)
         drawing = round(comparison.get("network_evaluations_anchor", 0))
         spent = sampling + drawing + round(sum(log["evaluations"] for log in logs))
         self.epoch, self.evaluations = number, self.evaluations + spent
@@ -160,12 +160,13 @@ class Tuner:
             **comparison,
             "advantage/without_signal": advantages.dropped,
             "kl": kl,
+            **({"kl_weight": weight} if weight else {}),
             "network_evaluations": self.evaluations,
             "network_evaluations_epoch": spent,
             "network_evaluations_kl": kl_evaluations,
             **{key: sum(log[key] for log in logs) / len(logs) for key in logs[0] if key != "evaluations"},
-            "ratio/worst": max(log["ratio/worst"] for log in logs),
-            "ratio/first_update_error": logs[0]["ratio/worst"],
+            **{key: max(log[key] for log in logs) for key in logs[0] if key.endswith(WORST)},
+            **({"ratio/first_update_error": logs[0]["ratio/worst"]} if "ratio/worst" in logs[0] else {}),
             "seconds/rollout": drawn - start,
             "seconds/reward": scored - drawn,
             **({"seconds/anchor": compared - scored} if anchor else {}),
@@ -173,10 +174,13 @@ class Tuner:
         }
         return Epoch(metrics, rollout.images, scores)
 
-    def my_requests(self, epoch: int) -> list[Request]:
-        """Return this process's share of the epoch's requests: a contiguous slice."""
+    def requests(self, epoch: int) -> list[Request]:
+        """Return the requests of the whole epoch; every process computes the same."""
         rollout = self.config.rollout
-        requests = self.prompts.epoch(epoch, rollout.prompts_per_epoch, rollout.images_per_prompt)
+        return self.prompts.epoch(epoch, rollout.prompts_per_epoch, rollout.images_per_prompt)
+
+    def my_share(self, requests: list[Request]) -> list[Request]:
+        """Return this process's share of an epoch's requests: a contiguous slice."""
         mine = self.plan.images_per_process
         first = self.accelerator.process_index * mine
         return requests[first : first + mine]
@@ -189,8 +193,15 @@ class Tuner:
         """
         return self._on_all(lambda: self.reward(images, [request.case for request in requests]))
 
-    def score_anchor(self, epoch: int, requests: list[Request]) -> tuple[dict[str, Signal], dict[str, float]]:
+    def score_anchor(
+        self, ids: list[str], mine: list[Request], sampler: Sampler
+    ) -> tuple[dict[str, Signal], dict[str, float]]:
         """Return the anchor's scores of the whole epoch by reward, on the CPU, and what is logged of them.
+
+        Args:
+            ids: Prompt of each picture of the whole epoch.
+            mine: This process's share of the requests.
+            sampler: That of the rollout.
 
         Raises:
             UserError: On every process, when the reward of one of them gives up.
@@ -198,14 +209,14 @@ class Tuner:
         scorer = self.anchor_scorer
         if scorer is None:
             return {}, {}
-        ids = self.prompt_ids(epoch)
         group = self.config.feedback.against == "group"  # one picture of the anchor joins each group
-        wanted = [not group or ids.index(name) == row for row, name in enumerate(ids)]
+        leaders = {name: row for row, name in reversed(list(enumerate(ids)))}
+        wanted = [not group or leaders[name] == row for row, name in enumerate(ids)]
         first = self.accelerator.process_index * self.plan.images_per_process
         spent = torch.zeros(2, dtype=torch.float64)
 
         def score() -> RewardResult:
-            scores = scorer(requests, wanted[first : first + len(requests)], self.plan.rollout_batch)
+            scores = scorer(mine, wanted[first : first + len(mine)], sampler, self.plan.rollout_batch)
             spent[:] = torch.tensor([scores.evaluations, scores.found / self.accelerator.num_processes])
             return scores.result
 
@@ -214,9 +225,8 @@ class Tuner:
         signals = {name: signal_of(everything, name) for name in self.feedback}
         return signals, {"network_evaluations_anchor": total, "anchor/cached": found}
 
-    def signals(self, epoch: int, own: Mapping[str, Signal], anchor: Mapping[str, Signal]) -> dict[str, Signal]:
+    def signals(self, ids: list[str], own: Mapping[str, Signal], anchor: Mapping[str, Signal]) -> dict[str, Signal]:
         """Return the learning signal of each reward: its score, or its score compared with the anchor's."""
-        ids = self.prompt_ids(epoch)
         return {
             name: self.feedback[name](ids, signal, anchor[name]) if name in anchor else signal
             for name, signal in own.items()
@@ -246,54 +256,41 @@ class Tuner:
         parts = {name: gathered[:, column + 2] for column, name in enumerate(names)}
         return RewardResult(gathered[:, 0], gathered[:, 1] > 0.5, parts)
 
-    def measure(self, epoch: int, rollout: Rollout) -> tuple[float, int, int]:
+    def measure(self, epoch: int, rollout: Rollout, sampler: Sampler) -> tuple[float, int, int]:
         """Return the mean KL to the anchor, what it cost, and what the rollout cost, over all processes."""
         mine = self.plan.images_per_process
         first = self.accelerator.process_index * mine
-        samples, steps = choose_kl_rows(self.config.seed, epoch, self.plan.images, len(self.replay.schedule), KL_ROWS)
+        with_noise = int((self.noisy.sigma > 0).sum())  # some schedules end with a step that has none
+        samples, steps = choose_kl_rows(self.config.seed, epoch, self.plan.images, with_noise, KL_ROWS)
         own = (samples >= first) & (samples < first + mine)
+        seeds = [derive_seed(self.config.seed, "kl noise", epoch, row) for row in torch.nonzero(own).flatten().tolist()]
         total, spent = sum_kl(
-            self.generator, rollout, samples[own] - first, steps[own], self.replay, self.plan.micro_batch, self.anchor
-        )
+            self.generator, rollout, samples[own] - first, steps[own], seeds, sampler, self.noisy,
+            self.plan.micro_batch, self.anchor,
+        )  # fmt: skip
         sums = torch.tensor([total, spent, rollout.evaluations], dtype=torch.float64, device=self.generator.device)
         total, spent, sampling = self.accelerator.reduce(sums, "sum").tolist()
         return total / len(samples), round(spent), round(sampling)
 
-    def prompt_ids(self, epoch: int) -> list[str]:
-        """Return the prompt of each picture of the whole epoch; every process computes the same."""
-        rollout = self.config.rollout
-        requests = self.prompts.epoch(epoch, rollout.prompts_per_epoch, rollout.images_per_prompt)
-        return [request.prompt_id for request in requests]
-
-    def update(self, epoch: int, update: int, rollout: Rollout, advantages: Advantages) -> dict[str, float]:
+    def update(self, turn: Turn, rollout: Rollout) -> dict[str, float]:
         """Make one optimiser step on every ``updates_per_epoch``-th image of the epoch.
 
         Raises:
             UserError: When the first update's log-probabilities differ from the sampled ones, or a gradient is not
                 finite.
         """
-        objective, updates = self.config.objective, self.config.train.updates_per_epoch
-        mine = self.plan.images_per_process
-        first = self.accelerator.process_index * mine
-        chosen = [i for i in range(first, first + mine) if i % updates == update and bool(advantages.active[i])]
-        total = sum(1 for i in range(self.plan.images) if i % updates == update and bool(advantages.active[i]))
-        steps = choose_steps(
-            self.config.seed, epoch, chosen, self.config.steps_with_signal, objective.timestep_fraction
-        )
-        samples = torch.tensor([i - first for i in chosen], dtype=torch.long)
-        rows = samples.repeat_interleave(steps.shape[1])
-        local = advantages.values[first : first + mine].to(self.generator.device)
+        objective = self.objective
+        rows = objective.rows(turn, rollout)
         self.optimizer.zero_grad(set_to_none=True)
-        log = accumulate(
-            self.generator, rollout, local, rows, steps.flatten(), self.replay, objective.clip_range, objective.kl,
-            max(1, total * steps.shape[1]), self.plan.micro_batch, self.anchor, objective.ratio_norm,
-        )  # fmt: skip
-        sums = self.accelerator.reduce(log.sums().to(self.generator.device), "sum").cpu()
-        worst = float(self.accelerator.gather(torch.tensor([log.worst], device=self.generator.device)).max())
-        if update == 0:
-            check_first_update(worst, self.replay, rollout.latents[0, 0].numel(), self.generator.device.type)
-        norm = self._apply_gradients(decay_at(self.config.train, epoch - 1 + update / updates)) if total else 0.0
-        return self._update_log(sums, worst, norm)
+        log = accumulate(objective, rollout, rows, self.plan.micro_batch)
+        device = self.generator.device
+        sums = self.accelerator.reduce(log.sums().to(device), "sum").cpu()
+        worst = self.accelerator.gather(log.worst().to(device).unsqueeze(0)).amax(dim=0).cpu()
+        found = UpdateLog.together(objective.logged, sums, worst)
+        if turn.update == 0:
+            objective.check_first_update(found, rollout)
+        decay = decay_at(self.config.train, turn.epoch - 1 + turn.update / turn.updates)
+        return {**found, "grad_norm": self._apply_gradients(decay) if sums[0] else 0.0}
 
     def _apply_gradients(self, decay: float) -> float:
         """Sum the gradients over processes, clip, step, average. Returns the norm before clipping."""
@@ -318,34 +315,20 @@ class Tuner:
         self.average.update(self.parameters)
         return norm
 
-    @staticmethod
-    def _update_log(sums: torch.Tensor, worst: float, norm: float) -> dict[str, float]:
-        names = [name for name in UpdateLog.__dataclass_fields__ if name != "worst"]
-        total = dict(zip(names, sums.tolist()))
-        rows = max(1.0, total["rows"])
-        return {
-            "loss": total["loss"],
-            "ratio/mean": total["ratio"] / rows if total["rows"] else 1.0,
-            "ratio/clip_fraction": total["clipped"] / rows,
-            "ratio/worst": worst,
-            "kl_old": total["kl_old"] / rows,
-            "kl_trained": total["kl_anchor"] / rows,
-            "grad_norm": norm,
-            "evaluations": total["evaluations"],
-        }
-
     def save(self) -> None:
         """Write a checkpoint: weights, average, optimiser, statistics and counters."""
         tensors = {
             **with_prefix("weights", self.parameters),
             **with_prefix("average", self.average.shadow),
             **with_prefix("optimizer", optimizer_tensors(self.optimizer)),
+            **with_prefix("objective", self.objective.tensors()),
         }
         info = {
             "epoch": self.epoch,
             "evaluations": self.evaluations,
             "average_steps": self.average.steps,
             "advantage": self.aggregate.state(),
+            "objective": self.objective.state(),
             "feedback": {name: feedback.state() for name, feedback in self.feedback.items()},
         }
         save_state(self.run.checkpoints / f"epoch_{self.epoch:05d}", tensors, info)
@@ -369,6 +352,7 @@ class Tuner:
         self.average.steps = info["average_steps"]
         restore_optimizer(self.optimizer, without_prefix("optimizer", tensors))
         self.aggregate.restore(info["advantage"])
+        self.objective.restore(without_prefix("objective", tensors), info["objective"])
         for name, feedback in self.feedback.items():
             feedback.restore(info["feedback"][name])
         self.epoch, self.evaluations = info["epoch"], info["evaluations"]

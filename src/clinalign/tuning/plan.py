@@ -7,6 +7,7 @@ from typing import Any
 
 from clinalign.core.config import TuneConfig
 from clinalign.core.errors import UserError
+from clinalign.core.objective_config import AwmConfig, DraftConfig, PreferenceConfig
 
 ROWS_AT_ONCE_CPU = 64
 ROWS_AT_ONCE_GPU = 16
@@ -24,8 +25,8 @@ class Plan:
         rollout_batch: Rows sampled at once.
         micro_batch: Rows of forward and backward at once.
         branches: 2 with guidance, 1 without (c of methods 4).
-        evaluations_sampling: Network evaluations of the rollout, c S an image.
-        evaluations_training: c T (3 + q) an image; a trained forward and backward counts as three.
+        evaluations_sampling: Network evaluations of the rollout, c S an image; fewer where paths branch.
+        evaluations_training: See :func:`training_evaluations`; a trained forward and backward counts as three.
         evaluations_anchor: Of the anchor's pictures, c S each; none where their scores are cached.
     """
 
@@ -74,9 +75,8 @@ def plan_epoch(config: TuneConfig, processes: int = 1, gpu: bool = False) -> Pla
         )
     rows = ROWS_AT_ONCE_GPU if gpu else ROWS_AT_ONCE_CPU
     branches = 1 if config.rollout.guidance == 1.0 else 2
-    trained = max(1, round(config.objective.timestep_fraction * config.steps_with_signal))
-    extra = 1 if config.objective.kl else 0
     mine = images // processes
+    _refuse_cut_groups(config, processes, mine)
     compared = config.feedback.name == "comparative" and any(reward.comparative for reward in config.rewards)
     one_a_prompt = config.feedback.against == "group"
     anchor = (config.rollout.prompts_per_epoch if one_a_prompt else images) if compared else 0
@@ -84,11 +84,48 @@ def plan_epoch(config: TuneConfig, processes: int = 1, gpu: bool = False) -> Pla
         images=images,
         images_per_process=mine,
         images_per_update=images // updates,
-        steps_trained=trained,
+        steps_trained=config.objective.trained_steps(config.rollout.steps),
         rollout_batch=min(mine, config.rollout.batch_size or rows),
-        micro_batch=config.train.micro_batch or max(1, rows // branches),
+        micro_batch=config.train.micro_batch or max(1, rows // branches // _steps_in_a_row(config)),
         branches=branches,
         evaluations_sampling=images * branches * config.rollout.steps,
-        evaluations_training=images * branches * trained * (3 + extra),
+        evaluations_training=training_evaluations(config),
         evaluations_anchor=anchor * branches * config.rollout.steps,
     )
+
+
+def training_evaluations(config: TuneConfig) -> int:
+    """Return the network evaluations of an epoch's updates: c T (3 + q) an image, or two images a pair."""
+    objective, updates = config.objective, config.train.updates_per_epoch
+    trained = objective.trained_steps(config.rollout.steps)
+    guidance = getattr(objective, "guidance", config.rollout.guidance)
+    images, extra = config.images_per_epoch, objective.extra_passes
+    if isinstance(objective, PreferenceConfig):
+        pairs = min(objective.pairs, config.rollout.images_per_prompt // 2)
+        images = 2 * pairs * config.rollout.prompts_per_epoch
+    if isinstance(objective, AwmConfig):
+        extra += (updates - 1) / updates  # the weights of the epoch's beginning, but for the first update
+    if isinstance(objective, DraftConfig):
+        extra /= trained  # the anchor looks at the first of the K steps
+    return round(images * (1 if guidance == 1.0 else 2) * trained * (3 + extra))
+
+
+def _steps_in_a_row(config: TuneConfig) -> int:
+    """Return how many forwards keep their graphs at once for one row."""
+    objective = config.objective
+    return {"draft": objective.trained_steps(config.rollout.steps), "preference": 2}.get(objective.name, 1)
+
+
+def _refuse_cut_groups(config: TuneConfig, processes: int, mine: int) -> None:
+    """Refuse to share the pictures of a prompt among processes where the update rule compares them.
+
+    Raises:
+        UserError: With the nearest number of prompts.
+    """
+    group, wanted = config.rollout.images_per_prompt, config.rollout.prompts_per_epoch
+    if config.objective.name == "preference" and mine % group:
+        near = max(processes, round(wanted / processes) * processes)
+        raise UserError(
+            f"objective preference needs all pictures of a prompt on one process, and {wanted} prompts cannot be dealt "
+            f"to {processes} processes: nearest legal is rollout.prompts_per_epoch={near}"
+        )

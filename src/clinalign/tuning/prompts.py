@@ -22,11 +22,13 @@ class Request:
         case: What is asked for.
         prompt_id: Key of the running statistics: the whole text with its attributes, hashed; never a truncated text.
         seed: Of the picture's noise.
+        group_seed: Of the noise that the pictures of its group share where paths branch.
     """
 
     case: Case
     prompt_id: str
     seed: int
+    group_seed: int = 0
 
 
 def prompt_id(case: Case) -> str:
@@ -70,8 +72,9 @@ class PromptSource:
         requests = []
         for index in order[:prompts]:
             name, case = self.choices[index]
+            shared = derive_seed(self.seed, "group", epoch, name, members[name])
             for _ in range(images_per_prompt):
-                requests.append(Request(case, name, self._seed(epoch, name, members[name])))
+                requests.append(Request(case, name, self._seed(epoch, name, members[name]), shared))
                 members[name] += 1
         return requests
 

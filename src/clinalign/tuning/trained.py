@@ -12,7 +12,7 @@ from clinalign.core.average import WeightAverage
 from clinalign.core.config import TrainConfig, TuneConfig
 from clinalign.generation.adapters import lora_parameters
 from clinalign.generation.generator import Generator
-from clinalign.tuning.update import Anchor
+from clinalign.tuning.objectives.base import Context
 
 ACE_TOKENS = "ace.tokens"  # name of the condition tokens among the trained parameters
 
@@ -44,7 +44,7 @@ def trainable_parameters(generator: Generator) -> dict[str, torch.nn.Parameter]:
     return chosen
 
 
-def anchor_of(generator: Generator, parameters: Mapping[str, torch.Tensor]) -> Anchor:
+def anchor_of(generator: Generator, parameters: Mapping[str, torch.Tensor]) -> Context:
     """Return the context in which the generator is the anchor: its adapter off, or its first weights put back."""
     if lora_parameters(generator.unet):
         return generator.anchor

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clinalign.core.errors import UserError
+from clinalign.core.errors import UserError, nearest
 from clinalign.core.files import write_json
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Reward
@@ -19,6 +19,8 @@ from clinalign.rewards import REWARDS, load_reward
 from clinalign.rewards.check import examine
 
 CHECK_FILE = "check.json"
+# Which reward a model of another library serves.
+FOREIGN = {"torchxrayvision": "diagnostic", "transformers": "consistency", "open_clip": "consistency"}
 
 
 def check_reward(
@@ -43,7 +45,7 @@ def check_reward(
 
     Returns:
         The report (see :class:`clinalign.rewards.check.CheckReport`) with ``dataset``, ``split`` and ``seed``. Where
-        ``reward`` is a folder, it is written there as ``check.json``.
+        ``reward`` is a folder or file of weights, it is written there: see :func:`check_file`.
 
     Raises:
         UserError: When reward or data cannot be opened. A reward that does not pass is no error: see ``passed``.
@@ -62,8 +64,13 @@ def check_reward(
         "seed": seed,
     }
     if folder is not None:
-        write_json(folder / CHECK_FILE, report)
+        write_json(check_file(folder), report)
     return report
+
+
+def check_file(weights: Path) -> Path:
+    """Return where the report on a folder or file of weights lies: ``check.json`` in it, or beside it by its name."""
+    return weights.with_name(f"{weights.name}.{CHECK_FILE}") if weights.is_file() else weights / CHECK_FILE
 
 
 def require_check(reward: Reward, folder: Path | str | None) -> None:
@@ -86,7 +93,7 @@ def require_check(reward: Reward, folder: Path | str | None) -> None:
             f"reward '{reward.name}' has no folder that could hold the proof of its check: run 'clinalign reward check "
             f"{reward.name} --data DIR' and, when it passes, set its require_check to false"
         )
-    path = Path(folder) / CHECK_FILE
+    path = check_file(Path(folder))
     command = f"run 'clinalign reward check {folder} --data DIR'"
     if not path.is_file():
         raise UserError(f"reward '{reward.name}' in {folder} was never checked: {command}")
@@ -102,15 +109,18 @@ def require_check(reward: Reward, folder: Path | str | None) -> None:
 
 
 def _open(reward: str | Path | Reward, settings: Mapping[str, Any] | None, device: str) -> tuple[Reward, Path | None]:
-    """Return the reward and its folder, if it has one."""
+    """Return the reward and its folder or file, if it has one."""
     if not isinstance(reward, (str, Path)):
         return reward, None
-    folder = Path(reward)
-    if folder.is_dir():
-        # a model of another library has no card of ours: the backend says that it is an image-text model
-        foreign = (settings or {}).get("backend", "own") != "own"
-        kind = "consistency" if foreign else read_card(folder)["kind"]
-        return load_reward(kind, folder, settings, device), folder
-    if str(reward) not in REWARDS.names() and len(folder.parts) > 1:
-        raise UserError(f"no reward folder at {folder}: make one with 'clinalign train reward'")
+    place, backend = Path(reward), str((settings or {}).get("backend", "own"))
+    if backend != "own" and place.exists():  # a model of another library has no card of ours
+        if backend not in FOREIGN:
+            raise UserError(f"unknown backend '{backend}': {nearest(backend, FOREIGN)}")
+        return load_reward(FOREIGN[backend], place, settings, device), place
+    if place.is_dir():
+        return load_reward(read_card(place)["kind"], place, settings, device), place
+    if place.is_file():
+        raise UserError(f"{place} is a file: say whose weights it holds with --set backend=torchxrayvision")
+    if str(reward) not in REWARDS.names() and len(place.parts) > 1:
+        raise UserError(f"no reward folder at {place}: make one with 'clinalign train reward'")
     return load_reward(str(reward), None, settings, device), None

@@ -22,7 +22,7 @@ from clinalign.data.prepared import PreparedDataset
 from clinalign.generation.model_folder import check_model_folder, find_model_folder
 from clinalign.rewards import REWARDS, load_reward
 from clinalign.tuning.plan import Plan, plan_epoch
-from clinalign.workflows.check_reward import CHECK_FILE, require_check
+from clinalign.workflows.check_reward import check_file, require_check
 from clinalign.workflows.tune import prompt_source, refuse_tuned
 
 BYTES = 4  # float32 weights and activations
@@ -88,7 +88,7 @@ def look_at_reward(config: RewardConfig, device: torch.device) -> None:
             require_check(reward, None)
     elif not config.path.exists():
         raise UserError(f"reward '{config.name}': nothing at {config.path}; make one with 'clinalign train reward'")
-    elif config.require_check and not (config.path / CHECK_FILE).is_file():
+    elif config.require_check and not check_file(config.path).is_file():
         raise UserError(
             f"reward '{config.name}' in {config.path} was never checked: "
             f"run 'clinalign reward check {config.path} --data DIR'"

@@ -190,7 +190,8 @@ def open_bench(
     judge = AttributeClassifier.load(evaluator, device)
     extractors = _extractors(evaluator, settings.extractors, device)
     notes = _independence(judge.card, dataset, settings, config, extractors)
-    scorers = _scorers(dataset, settings, config, device)
+    scorers, told = _scorers(dataset, settings, config, device)
+    notes = list(dict.fromkeys([*notes, *told]))
     judged, left_out = judged_attributes(dataset, judge.attribute_names, settings.attributes)
     cases = choose(split) if choose else select_cases(split, settings.cases, settings.seed, judged)
     if len(cases) < MINIMUM_CASES:
@@ -220,21 +221,22 @@ def _extractors(evaluator: str | Path, further: Sequence[str], device: torch.dev
 
 def _scorers(
     dataset: PreparedDataset, settings: EvaluateSettings, config: TuneConfig | None, device: torch.device
-) -> dict[str, Reward]:
-    """Open the further evaluators, each under the name of its metric, and check that none of them rewarded.
+) -> tuple[dict[str, Reward], list[str]]:
+    """Open the further evaluators, each under the name of its metric, check that none of them rewarded, and note what.
 
     Raises:
         UserError: When one cannot be opened, is not independent, or two measure the same.
     """
     found: dict[str, Reward] = {}
+    notes: list[str] = []
     for folder in settings.scorers:
         card = read_card(folder)
         name = METRIC_OF.get(str(card["kind"]), str(card["kind"]))
         if name in found:
             raise UserError(f"two scorers measure '{name}', the second is {folder}: give one of a kind")
-        _independence(card, dataset, settings, config, {})
+        notes += [f"{name}: {note}" for note in _independence(card, dataset, settings, config, {})]
         found[name] = load_reward(str(card["kind"]), folder, device=device)
-    return found
+    return found, notes
 
 
 def _independence(

@@ -46,13 +46,20 @@ from clinalign.workflows.export import export_model
 PATIENCE = timedelta(hours=2)
 
 
-def tune(config: TuneConfig, out: Path | str, resume: bool = False) -> dict[str, Any]:
+def tune(
+    config: TuneConfig,
+    out: Path | str,
+    resume: bool = False,
+    on_epoch: Callable[[Tuner, dict[str, Any]], object] | None = None,
+) -> dict[str, Any]:
     """Tune a generator.
 
     Args:
         config: From :func:`clinalign.core.config.load_config`.
         out: Run folder.
         resume: Go on with the run that the folder holds.
+        on_epoch: Called on the first process after each epoch with the tuner and the epoch's row; the averaged weights
+            are in place meanwhile. Use it to measure more than the looks do.
 
     Returns:
         The last row of ``metrics.jsonl``.
@@ -92,7 +99,7 @@ def tune(config: TuneConfig, out: Path | str, resume: bool = False) -> dict[str,
             say(f"warning: {warning}")
         _tell_truncated(generator, prompts)
         watch = Watch(config, prompts, generator, run, evaluator, tuner.epoch)
-    return _loop(tuner, watch, accelerator)
+    return _loop(tuner, watch, accelerator, on_epoch)
 
 
 def on_first(accelerator: Accelerator, action: Callable[[], Any]) -> Any:
@@ -128,7 +135,12 @@ def _open(run: RunFolder, config: TuneConfig, made_of: dict[str, Any], resume: b
     return checkpoint
 
 
-def _loop(tuner: Tuner, watch: Watch | None, accelerator: Accelerator) -> dict[str, Any]:
+def _loop(
+    tuner: Tuner,
+    watch: Watch | None,
+    accelerator: Accelerator,
+    on_epoch: Callable[[Tuner, dict[str, Any]], object] | None,
+) -> dict[str, Any]:
     """Epoch after epoch; looking on, checkpoints and the export are the first process's."""
     config, run = tuner.config, tuner.run
     row: dict[str, Any] = (run.read_metrics() or [{"epoch": 0}])[-1]
@@ -144,6 +156,9 @@ def _loop(tuner: Tuner, watch: Watch | None, accelerator: Accelerator) -> dict[s
             watch.tell(row, config.train.epochs)
             if tuner.epoch % config.train.checkpoint_every == 0 or tuner.epoch == config.train.epochs:
                 tuner.save()
+            if on_epoch is not None:
+                with tuner.average.applied_to(tuner.parameters):
+                    on_epoch(tuner, row)
     if watch is not None:
         watch.close()
         with tuner.average.applied_to(tuner.parameters):
