@@ -39,9 +39,9 @@ class Counting:
 
 
 @pytest.mark.parametrize(
-    "objective", [{"name": "ddpo"}, {"name": "awm"}, {"name": "ddpo_window", "window": 2},
-                  {"name": "ddpo_window", "window": 2, "interval": 1, "branch": True}],
-)  # fmt: skip
+    "objective",
+    [{"name": "ddpo"}, {"name": "awm"}, {"name": "ddpo_window", "window": 2}],
+)
 def test_with_all_noise_shared_the_anchor_is_a_tie_on_every_sample(
     make_tuner: Callable[..., Any], objective: dict[str, Any]
 ) -> None:
@@ -53,6 +53,12 @@ def test_with_all_noise_shared_the_anchor_is_a_tie_on_every_sample(
     # and so there is nothing to learn: the noise that the policy is judged by cancels out of the comparison
     assert row["advantage/without_signal"] == 1.0
     assert all(torch.equal(value, before[name]) for name, value in tuner.parameters.items())
+
+
+def test_branches_are_not_compared(make_tuner: Callable[..., Any]) -> None:
+    branching = {"name": "ddpo_window", "window": 2, "branch": True}
+    with pytest.raises(UserError, match="one noise, which the anchor's pictures do not share: set it to false"):
+        make_tuner({**COMPARATIVE, "objective": branching})
 
 
 def test_with_the_first_noise_shared_there_is_a_signal_from_the_start(make_tuner: Callable[..., Any]) -> None:

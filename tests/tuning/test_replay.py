@@ -150,7 +150,7 @@ def test_the_tolerance_of_a_window_is_that_of_the_epochs_own(make_tuner: Callabl
         sampler = tuner.objective.sampler(epoch)
         rollout = roll_out(tuner.generator, tuner.requests(epoch)[:1], sampler, 1)
         if passes:
-            tuner.objective.check_first_update(log, rollout)
+            tuner.objective.check_first_update(epoch, log, rollout)
         else:
             with pytest.raises(UserError, match="before any update"):
-                tuner.objective.check_first_update(log, rollout)
+                tuner.objective.check_first_update(epoch, log, rollout)

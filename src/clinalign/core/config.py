@@ -199,6 +199,11 @@ class TuneConfig(Section):
                 "objective draft follows the reward's own gradient and cannot be compared with an anchor: "
                 "set feedback.name to absolute"
             )
+        if getattr(self.objective, "branch", False) and self.feedback.name == "comparative":
+            raise ValueError(
+                "objective.branch gives the pictures of a prompt one noise, which the anchor's pictures do not share: "
+                "set it to false with comparative feedback"
+            )
         return self
 
     @property

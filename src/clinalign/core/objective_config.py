@@ -135,13 +135,6 @@ class AwmConfig(MatchingConfig):
         "own size (as NFT); none: the plain error of the prediction",
     )
     clip_range: float = Field(default=0.2, gt=0, description="PPO clip of exp(l - l_old) (R)")
-    negative: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="weight of pictures with a negative advantage (P: 1); below 1 the policy is drawn to its good "
-        "pictures more than it is pushed away from its bad ones, into what it never drew (R)",
-    )
 
 
 class NftConfig(MatchingConfig):

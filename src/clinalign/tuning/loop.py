@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -40,6 +40,7 @@ from clinalign.tuning.rollout import Rollout, Sampler, roll_out
 from clinalign.tuning.trained import anchor_of, build_optimizer, decay_at, trainable_parameters
 from clinalign.tuning.update import WORST, UpdateLog, accumulate
 
+T = TypeVar("T")
 KL_ROWS = 64  # (sample, step) pairs an epoch on which the KL to the anchor is measured
 
 
@@ -232,20 +233,24 @@ class Tuner:
             for name, signal in own.items()
         }
 
-    def _on_all(self, score: Callable[[], RewardResult]) -> tuple[RewardResult, RewardResult]:
-        scores, problem = None, ""
+    def _together(self, action: Callable[[], T]) -> T:
+        """Act on every process; where one fails, all do: it would leave the others waiting for it."""
+        result, problem = None, ""
         try:
-            scores = score()
+            result = action()
         except UserError as error:
             problem = str(error)
-        # The processes tell each other first: one that raised alone, or whose reward failed and has no parts, would
-        # leave the others waiting in a gather of another shape.
-        told = gather_object([(problem, sorted(scores.parts) if scores else [])])
-        for problem, _ in told:
-            if problem:
-                raise UserError(problem)
-        assert scores is not None  # no process had a problem
-        return scores, self.gather(scores, sorted({name for _, names in told for name in names}))
+        problems = [told for told in gather_object([problem]) if told]
+        if problems:
+            raise UserError(problems[0])
+        assert result is not None  # no process had a problem
+        return result
+
+    def _on_all(self, score: Callable[[], RewardResult]) -> tuple[RewardResult, RewardResult]:
+        scores = self._together(score)
+        # A process whose reward failed has no parts: without the others' names the gather would have another shape.
+        names = {name for mine in gather_object([sorted(scores.parts)]) for name in mine}
+        return scores, self.gather(scores, sorted(names))
 
     def gather(self, scores: RewardResult, names: list[str]) -> RewardResult:
         """Return the scores of all processes; a part that a process lacks is NaN there."""
@@ -282,13 +287,13 @@ class Tuner:
         objective = self.objective
         rows = objective.rows(turn, rollout)
         self.optimizer.zero_grad(set_to_none=True)
-        log = accumulate(objective, rollout, rows, self.plan.micro_batch)
+        log = self._together(lambda: accumulate(objective, rollout, rows, self.plan.micro_batch))
         device = self.generator.device
         sums = self.accelerator.reduce(log.sums().to(device), "sum").cpu()
         worst = self.accelerator.gather(log.worst().to(device).unsqueeze(0)).amax(dim=0).cpu()
         found = UpdateLog.together(objective.logged, sums, worst)
         if turn.update == 0:
-            objective.check_first_update(found, rollout)
+            objective.check_first_update(turn.epoch, found, rollout)
         decay = decay_at(self.config.train, turn.epoch - 1 + turn.update / turn.updates)
         return {**found, "grad_norm": self._apply_gradients(decay) if sums[0] else 0.0}
 

@@ -63,20 +63,10 @@ def plan_epoch(config: TuneConfig, processes: int = 1, gpu: bool = False) -> Pla
         UserError: When images, updates and processes do not divide, with the nearest legal numbers.
     """
     images, updates = config.images_per_epoch, config.train.updates_per_epoch
-    parts = updates * processes
-    if images % parts:
-        per_prompt = config.rollout.images_per_prompt
-        legal = [n for n in range(1, 4 * config.rollout.prompts_per_epoch + parts + 1) if n * per_prompt % parts == 0]
-        wanted = config.rollout.prompts_per_epoch
-        near = min(legal, key=lambda n: (abs(n - wanted), n))
-        raise UserError(
-            f"{images} images an epoch ({wanted} prompts x {per_prompt} images) cannot be shared by {updates} updates "
-            f"on {processes} process(es): nearest legal is rollout.prompts_per_epoch={near}"
-        )
+    _refuse_unequal_shares(config, processes)
     rows = ROWS_AT_ONCE_GPU if gpu else ROWS_AT_ONCE_CPU
     branches = 1 if config.rollout.guidance == 1.0 else 2
     mine = images // processes
-    _refuse_cut_groups(config, processes, mine)
     compared = config.feedback.name == "comparative" and any(reward.comparative for reward in config.rewards)
     one_a_prompt = config.feedback.against == "group"
     anchor = (config.rollout.prompts_per_epoch if one_a_prompt else images) if compared else 0
@@ -116,16 +106,29 @@ def _steps_in_a_row(config: TuneConfig) -> int:
     return {"draft": objective.trained_steps(config.rollout.steps), "preference": 2}.get(objective.name, 1)
 
 
-def _refuse_cut_groups(config: TuneConfig, processes: int, mine: int) -> None:
-    """Refuse to share the pictures of a prompt among processes where the update rule compares them.
+def _refuse_unequal_shares(config: TuneConfig, processes: int) -> None:
+    """Refuse an epoch that updates and processes cannot share equally, or whose pairs would be cut in two.
 
     Raises:
-        UserError: With the nearest number of prompts.
+        UserError: With the nearest number of prompts that fits in every way.
     """
-    group, wanted = config.rollout.images_per_prompt, config.rollout.prompts_per_epoch
-    if config.objective.name == "preference" and mine % group:
-        near = max(processes, round(wanted / processes) * processes)
-        raise UserError(
-            f"objective preference needs all pictures of a prompt on one process, and {wanted} prompts cannot be dealt "
-            f"to {processes} processes: nearest legal is rollout.prompts_per_epoch={near}"
-        )
+    per_prompt, wanted = config.rollout.images_per_prompt, config.rollout.prompts_per_epoch
+    updates, paired = config.train.updates_per_epoch, config.objective.name == "preference"
+    parts = updates * processes
+
+    def shared(prompts: int) -> bool:
+        return prompts * per_prompt % parts == 0
+
+    def whole(prompts: int) -> bool:
+        return not paired or prompts * per_prompt // processes % per_prompt == 0
+
+    if shared(wanted) and whole(wanted):
+        return
+    legal = [n for n in range(1, 4 * wanted + parts * processes + 1) if shared(n) and whole(n)]
+    near = min(legal, key=lambda n: (abs(n - wanted), -n))
+    what = f"{wanted * per_prompt} images an epoch ({wanted} prompts x {per_prompt} images) cannot be shared by"
+    if shared(wanted):
+        what = f"objective preference keeps a prompt's pictures on one process: {wanted} prompts cannot be dealt to"
+    raise UserError(
+        f"{what} {updates} updates on {processes} process(es): nearest legal is rollout.prompts_per_epoch={near}"
+    )

@@ -49,8 +49,7 @@ class Awm(Matching[AwmConfig]):
         size = error_size(self.clean_error(noised, before))
         error = self.weighed_error(noised, prediction, weight, size)
         log_ratio = self.weighed_error(noised, before, weight, size) - error
-        advantages = torch.where(rows.advantages < 0, self.section.negative * rows.advantages, rows.advantages)
-        clipped = ddpo_loss(log_ratio, advantages, self.section.clip_range)
+        clipped = ddpo_loss(log_ratio, rows.advantages, self.section.clip_range)
         away = torch.zeros_like(error) if anchor is None else mean_square(prediction - anchor)
         log = {
             "ratio/mean": clipped.ratio,

@@ -188,7 +188,7 @@ class Objective(Generic[Section]):
         """Return the loss of rows."""
         raise NotImplementedError
 
-    def check_first_update(self, log: Mapping[str, float], rollout: Rollout) -> None:
+    def check_first_update(self, epoch: int, log: Mapping[str, float], rollout: Rollout) -> None:
         """Look at what an epoch's first step logged; weights have not moved since the rollout.
 
         Raises:

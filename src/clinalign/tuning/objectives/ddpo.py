@@ -113,10 +113,10 @@ class StepPolicy(Objective[StepSection]):
         }
         return Terms(loss, (3 + (anchor_mean is not None)) * self.branches * len(rows), log)
 
-    def check_first_update(self, log: Mapping[str, float], rollout: Rollout) -> None:
+    def check_first_update(self, epoch: int, log: Mapping[str, float], rollout: Rollout) -> None:
         """Assert that replayed log-probabilities equal the sampled ones."""
         device = self.policy.generator.device.type
-        check_first_update(log["ratio/worst"], self.sampler(1), rollout.clean[0].numel(), device)
+        check_first_update(log["ratio/worst"], self.sampler(epoch), rollout.clean[0].numel(), device)
 
 
 class Ddpo(StepPolicy[DdpoConfig]):

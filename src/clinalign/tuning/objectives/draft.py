@@ -72,13 +72,14 @@ class Draft(Objective[DraftConfig]):
             x_t = mean + sigma * rollout.noise[samples, number]
         images = generator.decode_with_gradient(x_t)
         result = self.policy.reward(images, [rollout.requests[sample].case for sample in samples.tolist()])
-        if not result.values.requires_grad:
+        if bool(result.valid.any()) and not result.values.requires_grad:
             names = ", ".join(self.policy.reward.rewards)
             raise UserError(
                 f"objective draft needs the gradient of the reward, and {names} gave none: take a soft score "
                 "(attributes: probability or log_likelihood), or another objective.name"
             )
-        values = torch.where(result.valid, result.values, 0.0)
+        # a reward that failed for a moment is masked and has no graph; the pictures' own keeps the backward whole
+        values = torch.where(result.valid, result.values, 0.0) + 0.0 * images.flatten(1).sum(1)
         passes = 3 * len(self.last) + (anchor is not None)
         log = {"draft/reward": values.detach(), "kl_trained": away.detach()}
         return Terms(self.kl.weight * away - values, passes * self.branches * len(rows), log)
