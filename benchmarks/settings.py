@@ -23,8 +23,8 @@ RULES: dict[str, dict[str, Any]] = {
         "train": {"epochs": 32, "learning_rate": 8e-3, "decay": "cosine"},
     },
     "awm": {
-        "objective": {"name": "awm"},
-        "train": {"epochs": 20, "learning_rate": 1e-2, "decay": "cosine"},
+        "objective": {"name": "awm", "kl": 0.15},
+        "train": {"epochs": 28, "learning_rate": 8e-3, "decay": "cosine"},
     },
     "nft": {
         "objective": {"name": "nft"},

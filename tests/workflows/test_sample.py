@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from clinalign.core.errors import UserError
@@ -16,6 +17,7 @@ from clinalign.data.prepared import PreparedDataset
 from clinalign.generation.generator import Generator
 from clinalign.workflows.drawing import default_batch
 from clinalign.workflows.sample import sample
+from clinalign.workflows.synthetic_images import saving
 
 TEXTS = ("a dermoscopic image with melanoma (MEL) showing hair, ruler", "a dermoscopic image")
 
@@ -126,3 +128,13 @@ def test_other_mistakes(tiny: Any, prompts: Path, tmp_path: Path) -> None:
         sample(tiny.model, prompts, tmp_path)
     with pytest.raises(UserError, match="does not exist: give a diffusers pipeline folder"):
         sample(tmp_path / "no" / "model", prompts, tmp_path / "o")
+
+
+def test_nothing_is_written_where_nothing_is_kept(tmp_path: Path) -> None:
+    images = torch.zeros(2, 3, 8, 8)
+    rows = [{"model": "m", "seed": number} for number in range(2)]
+    passed = list(saving([images], tmp_path / "none", rows, limit=0))
+    assert torch.equal(passed[0], images)
+    assert list((tmp_path / "none").iterdir()) == []
+    list(saving([images], tmp_path / "one", rows, limit=1))
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["000000.png", "metadata.csv"]

@@ -42,7 +42,7 @@ def saving(
         folder: Created.
         rows: What is known of each image: the columns of the table, of which ``model`` and ``seed`` also go into the
             picture.
-        limit: Write only so many.
+        limit: Write only so many; with 0 there is no table either.
 
     Yields:
         The batches.
@@ -56,7 +56,8 @@ def saving(
             save_synthetic(image, folder / image_name(number), facts)
             number += 1
         yield batch
-    write_metadata(folder / METADATA, rows[:kept])
+    if kept:
+        write_metadata(folder / METADATA, rows[:kept])
 
 
 def image_name(number: int) -> str:
