@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from clinalign.core.errors import UserError
-from clinalign.generation.adapters import add_lora, load_lora, lora_parameters, save_lora
+from clinalign.generation.adapters import adapter_merged, add_lora, load_lora, lora_parameters, save_lora
 from clinalign.generation.generator import Generator
 from clinalign.generation.model_folder import LORA_FILE
 
@@ -119,3 +119,33 @@ def test_a_damaged_adapter_is_refused(generator: Any, tiny: Any, tmp_path: Path)
         (tmp_path / LORA_FILE).write_bytes(damaged)
         with pytest.raises(UserError, match=r"cannot be read: copy or export it again"):
             load_lora(generator.unet, tmp_path / LORA_FILE)
+
+
+@pytest.mark.parametrize("targets", ["attention", "all"])
+def test_merged_it_draws_the_same_and_nothing_drifts(generator: Any, targets: str) -> None:
+    add_lora(generator.unet, 4, targets, seed=0)
+    with torch.no_grad():
+        for name, parameter in lora_parameters(generator.unet).items():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
+    before = {name: value.clone() for name, value in generator.unet.state_dict().items()}
+
+    def draw() -> torch.Tensor:
+        return generator.generate(["hair", "ink"], [0, 1], steps=4, guidance=2.0)
+
+    apart = draw()
+    with generator.anchor():
+        assert float((draw() - apart).abs().max()) > 1e-3  # the adapter matters
+        with torch.no_grad(), adapter_merged(generator.unet):
+            assert float((draw() - apart).abs().max()) > 1e-3  # and what is switched off is not merged
+    with torch.no_grad(), adapter_merged(generator.unet):
+        torch.testing.assert_close(draw(), apart, rtol=0, atol=1e-5)  # one product in place of two: float32 rounding
+    assert torch.equal(draw(), apart)
+    for name, value in generator.unet.state_dict().items():
+        assert torch.equal(value, before[name])
+    with adapter_merged(generator.unet):  # gradients are on: the adapter must get its own
+        generator.predict(
+            torch.randn(1, *generator.latent_shape), torch.zeros(1, dtype=torch.long), generator.schedule(4, 1.0),
+            generator.encode_text(["hair"]), 1.0,
+        )[0].sum().backward()  # fmt: skip
+    assert all(parameter.grad is not None for parameter in lora_parameters(generator.unet).values())

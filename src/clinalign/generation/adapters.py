@@ -59,6 +59,34 @@ def adapter_disabled(unet: Any) -> Iterator[None]:
             parameter.requires_grad_(trained[name])
 
 
+@contextmanager
+def adapter_merged(unet: Any) -> Iterator[None]:
+    """Let the adapted layers compute with base weight plus adapter in one product inside the block, for sampling.
+
+    The base weights are not touched: sums stand in their place, and are put away again, so that nothing drifts. A no-op
+    without an adapter, and where gradients are on: a merged layer has none for the adapter.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+    if torch.is_grad_enabled() or any(layer.disable_adapters for layer in layers):
+        yield
+        return
+    kept = []
+    for layer in layers:
+        weight = layer.get_base_layer().weight
+        kept.append(weight.data)
+        for name in layer.active_adapters:
+            weight.data = weight.data + layer.get_delta_weight(name).to(weight.dtype)
+        layer.merged_adapters = list(layer.active_adapters)
+    try:
+        yield
+    finally:
+        for layer, weight in zip(layers, kept):
+            layer.get_base_layer().weight.data = weight
+            layer.merged_adapters = []
+
+
 def merge_lora(unet: Any) -> None:
     """Add the adapter to the weights that it adapts, and remove it; a no-op where there is none."""
     if lora_parameters(unet):

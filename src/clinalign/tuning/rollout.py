@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from clinalign.core.precision import Precision, autocast
 from clinalign.core.progress import track
+from clinalign.generation.adapters import adapter_merged
 from clinalign.generation.conditioning import TextCondition
 from clinalign.generation.ddim import DdimSchedule, Reduction
 from clinalign.generation.generator import Generator
@@ -74,6 +76,15 @@ def roll_out(generator: Generator, requests: Sequence[Request], sampler: Sampler
         batch_size: Rows at once.
     """
     condition = generator.encode_text([request.case.text for request in requests])
+    # in bfloat16 a sum of weights rounds otherwise than a sum of products, and the replay would not be the same policy
+    merged = adapter_merged(generator.unet) if sampler.precision == "fp32" else nullcontext()
+    with torch.no_grad(), merged:
+        return _roll_out(generator, requests, condition, sampler, batch_size)
+
+
+def _roll_out(
+    generator: Generator, requests: Sequence[Request], condition: TextCondition, sampler: Sampler, batch_size: int
+) -> Rollout:
     shared, spent = _shared_paths(generator, requests, condition, sampler, batch_size)
     parts, images = [], []
     for part in _slices(len(requests), batch_size):
