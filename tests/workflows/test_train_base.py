@@ -17,7 +17,8 @@ from clinalign.core.seeds import derive_seed
 from clinalign.data.prepared import PreparedDataset
 from clinalign.generation import pretrain_denoiser
 from clinalign.generation.generator import Generator
-from clinalign.generation.pretrain_denoiser import DenoiserTraining, velocity_target
+from clinalign.generation.noising import prediction_target
+from clinalign.generation.pretrain_denoiser import DenoiserTraining
 from clinalign.workflows import train_base as module
 from clinalign.workflows.train_base import CARD, STATE, BaseSettings, latent_source, train_base
 
@@ -48,9 +49,9 @@ def interrupt(patch: pytest.MonkeyPatch, step: int) -> None:
         calls.append(1)
         if len(calls) == step:
             raise KeyboardInterrupt
-        return velocity_target(*inputs)
+        return prediction_target(*inputs)
 
-    patch.setattr(pretrain_denoiser, "velocity_target", target)
+    patch.setattr(pretrain_denoiser, "prediction_target", target)
 
 
 def all_weights(folder: Path) -> dict[str, torch.Tensor]:
