@@ -1,4 +1,4 @@
-# make demo   the whole job on built-in phantom data (about six minutes on two cores, after installation)
+# make demo   the whole job on built-in phantom data (about five minutes on two cores, after installation)
 # make test   the quick and the slow tests
 # make check  what CI checks: format, lint, types, quick tests
 # Each makes .venv from requirements.lock by itself; python3 (3.10 to 3.13) and make are all that is needed.
