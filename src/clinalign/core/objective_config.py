@@ -6,6 +6,7 @@ passes without a gradient beside each of them (methods 4).
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -36,9 +37,9 @@ class ObjectiveSection(Section):
         """Passes without a gradient beside each trained one, q; the anchor's when there is a KL term."""
         return 1.0 if self.kl else 0.0
 
+    @abstractmethod
     def trained_steps(self, steps: int) -> int:
         """Return how many steps of each picture are trained, T."""
-        raise NotImplementedError
 
     def check(self, steps: int, eta: float) -> None:
         """Assert that the rule can work with a sampler of ``steps`` steps and stochasticity ``eta``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -124,7 +125,7 @@ class Terms:
     log: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
-class Objective(Generic[Section]):
+class Objective(ABC, Generic[Section]):
     """An update rule.
 
     Args:
@@ -184,9 +185,9 @@ class Objective(Generic[Section]):
         steps = self.config.rollout.steps
         return choose_steps(self.config.seed, epoch, pictures, range(steps), self.section.trained_steps(steps))
 
+    @abstractmethod
     def terms(self, rollout: Rollout, rows: Rows) -> Terms:
         """Return the loss of rows."""
-        raise NotImplementedError
 
     def check_first_update(self, epoch: int, log: Mapping[str, float], rollout: Rollout) -> None:
         """Look at what an epoch's first step logged; weights have not moved since the rollout.
