@@ -1,6 +1,6 @@
 """DRaFT: the reward's own gradient, through the last steps of the sampler (arXiv 2309.17400; methods 4.5).
 
-The fastest rule and the first to over-fit its reward: hold it with ``kl``, few epochs, and a look at an evaluator.
+Fast in the literature, and the first to over-fit its reward: hold it with ``kl``, few epochs, and a look at an evaluator.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from clinalign.core.precision import autocast
 from clinalign.generation.ddim import ddim_mean
 from clinalign.generation.sampling import at_step
 from clinalign.tuning.objectives.base import Objective, Policy, Rows, Terms, Turn
+from clinalign.tuning.objectives.matching import mean_square
 from clinalign.tuning.rollout import Rollout, Sampler
 
 
@@ -67,7 +68,7 @@ class Draft(Objective[DraftConfig]):
             )
             prediction = predict(x_t, index)
             if anchor is not None and number == 0:
-                away = (prediction - anchor).square().flatten(1).mean(1)
+                away = mean_square(prediction - anchor)
             mean = ddim_mean(prediction, x_t, alpha_t, alpha_s, sigma, generator.prediction_type)
             x_t = mean + sigma * rollout.noise[samples, number]
         images = generator.decode_with_gradient(x_t)
