@@ -42,6 +42,24 @@ def at_step(values: torch.Tensor, steps: torch.Tensor, like: torch.Tensor) -> to
     return values.to(like.device, like.dtype)[steps].reshape(-1, 1, 1, 1)
 
 
+def step_mean(
+    generator: Generator, prediction: torch.Tensor, x_t: torch.Tensor, steps: torch.Tensor, schedule: DdimSchedule
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean ``(N, C, H, W)`` and sigma ``(N, 1, 1, 1)`` of each row's step, float32.
+
+    Args:
+        generator: Tells what its network predicts.
+        prediction: ``(N, C, H, W)`` of the network for ``x_t``.
+        x_t: ``(N, C, H, W)`` states before the step.
+        steps: ``(N,)`` step of each row in the schedule.
+        schedule: The sampler's steps.
+    """
+    alpha_t, alpha_s, sigma = (
+        at_step(values, steps, x_t) for values in (schedule.alpha_t, schedule.alpha_s, schedule.sigma)
+    )
+    return ddim_mean(prediction.float(), x_t, alpha_t, alpha_s, sigma, generator.prediction_type), sigma
+
+
 @torch.no_grad()
 def draw_trajectories(
     generator: Generator,
@@ -84,10 +102,7 @@ def draw_trajectories(
     for step in range(0 if start is None else keep.start, steps):
         index = torch.full((len(seeds),), step, dtype=torch.long, device=generator.device)
         prediction, spent = generator.predict(x_t, index, schedule, condition, guidance)
-        alpha_t = at_step(schedule.alpha_t, index, x_t)
-        sigma = at_step(schedule.sigma, index, x_t)
-        alpha_s = at_step(schedule.alpha_s, index, x_t)
-        mean = ddim_mean(prediction.float(), x_t, alpha_t, alpha_s, sigma, generator.prediction_type)
+        mean, sigma = step_mean(generator, prediction, x_t, index, schedule)
         if step in keep:
             path.append(x_t)
         x_t = mean + sigma * noise[:, step + 1]

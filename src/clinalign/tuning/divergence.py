@@ -9,10 +9,10 @@ import torch
 
 from clinalign.core.precision import autocast
 from clinalign.core.seeds import derive_seed, seeded_noise
-from clinalign.generation.ddim import DdimSchedule, ddim_mean, gaussian_kl
+from clinalign.generation.ddim import DdimSchedule, gaussian_kl
 from clinalign.generation.generator import Generator
 from clinalign.generation.noising import add_noise
-from clinalign.generation.sampling import at_step
+from clinalign.generation.sampling import at_step, step_mean
 from clinalign.tuning.rollout import Rollout, Sampler
 
 LARGEST_CHANGE = 0.2  # of the weight in one epoch (R), as in the adaptive controller of arXiv 1909.08593
@@ -88,18 +88,17 @@ def sum_kl(
     for start in range(0, len(samples), micro_batch):
         rows, at = samples[start : start + micro_batch], steps[start : start + micro_batch]
         clean = rollout.clean[rows]
-        alpha_t, alpha_s, sigma = (at_step(v, at, clean) for v in (noisy.alpha_t, noisy.alpha_s, noisy.sigma))
         noise = seeded_noise(seeds[start : start + micro_batch], generator.latent_shape)[:, 0].to(clean)
-        x_t = add_noise(clean, noise, alpha_t)
+        x_t = add_noise(clean, noise, at_step(noisy.alpha_t, at, clean))
         condition = rollout.condition[rows]
 
-        def mean() -> torch.Tensor:
+        def mean() -> tuple[torch.Tensor, torch.Tensor]:
             with autocast(sampler.precision, generator.device):
                 prediction, _ = generator.predict(x_t, at, noisy, condition, sampler.guidance)  # noqa: B023
-            return ddim_mean(prediction.float(), x_t, alpha_t, alpha_s, sigma, generator.prediction_type)  # noqa: B023
+            return step_mean(generator, prediction, x_t, at, noisy)  # noqa: B023
 
-        own = mean()
+        own, sigma = mean()
         with anchor():
-            other = mean()
+            other, _ = mean()
         total += float(gaussian_kl(own, other, sigma).sum())
     return total, 2 * (1 if sampler.guidance == 1.0 else 2) * len(samples)

@@ -6,9 +6,9 @@ import torch
 
 from clinalign.core.errors import UserError
 from clinalign.core.precision import autocast
-from clinalign.generation.ddim import ddim_mean, gaussian_log_prob
+from clinalign.generation.ddim import gaussian_log_prob
 from clinalign.generation.generator import Generator
-from clinalign.generation.sampling import at_step
+from clinalign.generation.sampling import step_mean
 from clinalign.tuning.rollout import Rollout, Sampler
 
 # Largest |log-ratio| (mean reduction) that rounding explains when the weights have not moved: replayed in another
@@ -37,9 +37,7 @@ def replay_log_prob(
     x_t, x_s = rollout.latents[samples, at], rollout.latents[samples, at + 1]
     with autocast(sampler.precision, generator.device):
         prediction, _ = generator.predict(x_t, steps, sampler.schedule, rollout.condition[samples], sampler.guidance)
-    alpha_t, alpha_s = (at_step(values, steps, x_t) for values in (sampler.schedule.alpha_t, sampler.schedule.alpha_s))
-    sigma = at_step(sampler.schedule.sigma, steps, x_t)
-    mean = ddim_mean(prediction.float(), x_t, alpha_t, alpha_s, sigma, generator.prediction_type)
+    mean, sigma = step_mean(generator, prediction, x_t, steps, sampler.schedule)
     return gaussian_log_prob(x_s, mean, sigma, sampler.reduction), mean, sigma
 
 

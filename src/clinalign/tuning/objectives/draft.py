@@ -1,6 +1,7 @@
 """DRaFT: the reward's own gradient, through the last steps of the sampler (arXiv 2309.17400; methods 4.5).
 
-Fast in the literature, and the first to over-fit its reward: hold it with ``kl``, few epochs, and a look at an evaluator.
+Fast in the literature, and the first to over-fit its reward: hold it with ``kl``, few epochs, and a look at an
+evaluator.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from clinalign.core.config import TuneConfig
 from clinalign.core.errors import UserError
 from clinalign.core.objective_config import DraftConfig
 from clinalign.core.precision import autocast
-from clinalign.generation.ddim import ddim_mean
-from clinalign.generation.sampling import at_step
+from clinalign.generation.sampling import step_mean
 from clinalign.tuning.objectives.base import Objective, Policy, Rows, Terms, Turn
 from clinalign.tuning.objectives.matching import mean_square
 from clinalign.tuning.rollout import Rollout, Sampler
@@ -63,13 +63,10 @@ class Draft(Objective[DraftConfig]):
         away = torch.zeros(len(rows), device=x_t.device)
         for number, step in enumerate(self.last):
             index = torch.full_like(rows.steps, step)
-            alpha_t, alpha_s, sigma = (
-                at_step(values, index, x_t) for values in (schedule.alpha_t, schedule.alpha_s, schedule.sigma)
-            )
             prediction = predict(x_t, index)
             if anchor is not None and number == 0:
                 away = mean_square(prediction - anchor)
-            mean = ddim_mean(prediction, x_t, alpha_t, alpha_s, sigma, generator.prediction_type)
+            mean, sigma = step_mean(generator, prediction, x_t, index, schedule)
             x_t = mean + sigma * rollout.noise[samples, number]
         images = generator.decode_with_gradient(x_t)
         result = self.policy.reward(images, [rollout.requests[sample].case for sample in samples.tolist()])
