@@ -24,6 +24,7 @@ from clinalign.workflows.evaluate import evaluate
 from clinalign.workflows.evaluation_setup import EvaluateSettings
 from clinalign.workflows.tune import tune
 
+STEPS, GUIDANCE, ETA = 10, 1.0, 1.0  # of the measured pictures: the same for every rule, however it samples itself
 MEASURED = {
     "accuracy": "alignment/attribute_accuracy",
     "fid": "fidelity/fid",
@@ -36,7 +37,7 @@ def follow(rule: str, parts: Parts, seed: int, every: int, cases: int, changes: 
     """Tune with one rule and seed, and return one row for each measurement, the base model's first."""
     config = config_of(rule, parts, seed, changes)
     settings = EvaluateSettings(
-        cases=cases, steps=config.rollout.steps, guidance=config.rollout.guidance, rewards=(parts.reward,),
+        cases=cases, steps=STEPS, guidance=GUIDANCE, eta=ETA, rewards=(parts.reward,),
         resamples=100, resamples_fid=2, report=False, keep_images=1,
     )  # fmt: skip
     rows: list[dict[str, Any]] = []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib.metadata import EntryPoint
+from typing import Any, Literal
 
 import pytest
 import yaml
 
+from clinalign.core import registry
 from clinalign.core.config import TuneConfig, dump_config, parse_config
 from clinalign.core.errors import UserError
-from clinalign.core.objective_config import OBJECTIVE_NAMES
+from clinalign.core.objective_config import SECTIONS, ObjectiveSection
 
 EVERY_KEY: dict[str, dict[str, Any]] = {
     "ddpo": {
@@ -43,7 +45,7 @@ def told(objective: dict[str, Any], **sections: Any) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", OBJECTIVE_NAMES)
+@pytest.mark.parametrize("name", SECTIONS.names())
 def test_every_key_of_a_rule_is_read_and_written(name: str) -> None:
     given = config({"name": name, **EVERY_KEY[name]})
     found = given.objective.model_dump()
@@ -70,17 +72,18 @@ def test_without_a_name_it_is_ddpo() -> None:
         ({"clip_rnage": 0.1}, "unknown key 'objective.clip_rnage' of ddpo: did you mean 'clip_range'?"),
         ({"name": "nft", "old_decay_maxx": 0.1},
          "unknown key 'objective.old_decay_maxx' of nft: did you mean 'old_decay_max'?"),
-        ({"name": "dpo"}, "key 'objective.name': no update rule 'dpo': did you mean 'ddpo'?"),
-        ({"name": "ddpo_windwo"}, "key 'objective.name': no update rule 'ddpo_windwo': did you mean 'ddpo_window'?"),
+        ({"name": "dpo"}, "key 'objective.name': unknown update rule 'dpo': did you mean 'ddpo'?"),
+        ({"name": "ddpo_windwo"},
+         "key 'objective.name': unknown update rule 'ddpo_windwo': did you mean 'ddpo_window'?"),
         ({"name": "xyz"},
-         "key 'objective.name': no update rule 'xyz': known: awm, ddpo, ddpo_window, draft, nft, preference"),
+         "key 'objective.name': unknown update rule 'xyz': known: awm, ddpo, ddpo_window, draft, nft, preference"),
         ({"name": "nft", "old_decay_max": 1.0},
          "key 'objective.old_decay_max': input should be less than 1, got 1.0"),
         ({"name": "draft", "last_steps": 0},
          "key 'objective.last_steps': input should be greater than or equal to 1, got 0"),
         *[({"name": name, "kl_target": 0.1},
            "objective.kl_target adapts the weight objective.kl, which is 0: start at 0.01, say")
-          for name in OBJECTIVE_NAMES],
+          for name in SECTIONS.names()],
     ],
 )  # fmt: skip
 def test_what_does_not_fit_a_rule_is_told(objective: dict[str, Any], message: str) -> None:
@@ -112,3 +115,25 @@ def test_draft_cannot_be_compared_with_an_anchor() -> None:
     message = told({"name": "draft"}, feedback={"name": "comparative"})
     assert message.endswith("cannot be compared with an anchor: set feedback.name to absolute")
     assert "\n" not in message
+
+
+class CooledConfig(ObjectiveSection):
+    """The section of another package's rule."""
+
+    name: Literal["cooled"] = "cooled"
+    temperature: float = 1.0
+
+    def trained_steps(self, steps: int) -> int:
+        """One."""
+        return 1
+
+
+def test_another_package_adds_a_rule_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("cooled", f"{__name__}:CooledConfig", SECTIONS.group)
+    monkeypatch.setattr(EntryPoint, "load", lambda self: CooledConfig)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == SECTIONS.group else [])
+    given = config({"name": "cooled", "temperature": 0.5})
+    assert given.objective == CooledConfig(temperature=0.5)
+    assert parse_config(yaml.safe_load(dump_config(given))) == given
+    known = "known: kl, kl_target, name, temperature"
+    assert told({"name": "cooled", "pressure": 1}) == f"config: unknown key 'objective.pressure' of cooled: {known}"

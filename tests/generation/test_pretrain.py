@@ -12,7 +12,7 @@ from clinalign.generation import pretrain_denoiser
 from clinalign.generation.architecture import ScratchSize, build_vae
 from clinalign.generation.noising import prediction_target
 from clinalign.generation.pretrain_autoencoder import set_principal_components, train_autoencoder
-from clinalign.generation.pretrain_denoiser import DenoiserTraining, train_denoiser
+from clinalign.generation.pretrain_denoiser import DenoiserTraining, caption_weights, train_denoiser
 
 TEXTS = ["hair", "ink", "a ruler", "hair"]
 
@@ -80,6 +80,25 @@ def test_it_learns(generator: Any, tmp_path: Path) -> None:
     )
     # 0.59 and 0.29 when this was written; without learning, batches of 16 differ by about a tenth
     assert last < 0.8 * first
+
+
+def test_pictures_of_rare_captions_are_drawn_more_often_up_to_a_limit() -> None:
+    texts = ["nevus"] * 12 + ["melanoma"] * 4 + ["vascular lesion"]
+    assert caption_weights(texts, 5.0).tolist() == [1.0] * 12 + [3.0] * 4 + [5.0]
+    assert caption_weights(texts, 1.0).tolist() == [1.0] * 17
+
+
+def test_a_balanced_training_draws_its_rows_by_weight(generator: Any, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def serve(rows: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+        seen.extend(rows.tolist())
+        return torch.randn((len(rows), *generator.latent_shape), generator=chance)
+
+    texts = ["nevus"] * 19 + ["vascular lesion"]
+    settings = DenoiserTraining(steps=8, batch_size=32, precision="fp32", balance=19.0)
+    train_denoiser(generator, serve, texts, settings, 0, tmp_path, True)
+    assert 0.4 < seen.count(19) / len(seen) < 0.6  # half of the pictures; 1 in 20 without a balance
 
 
 def test_a_training_that_diverges_says_so(generator: Any, tmp_path: Path) -> None:

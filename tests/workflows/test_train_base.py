@@ -280,6 +280,8 @@ def test_condition_tokens_are_learnt_alone(tiny: Any, tmp_path: Path) -> None:
         train_base(tiny.data, tmp_path / "more", BaseSettings(from_model=str(tmp_path / "prompted"), steps=1))
     with pytest.raises(UserError, match="for a model that exists: give it with --from"):
         train_base(tiny.data, tmp_path / "none", BaseSettings(ace_tokens=2))
+    with pytest.raises(UserError, match=r"balance is 0.5: 1 or more"):
+        train_base(tiny.data, tmp_path / "none", BaseSettings(balance=0.5))
     with pytest.raises(UserError, match=r"snr_gamma is -1.0: 0 or more"):
         train_base(tiny.data, tmp_path / "none", BaseSettings(snr_gamma=-1.0))
     with pytest.raises(UserError, match="ace_tokens is 17: from 0 to 16"):

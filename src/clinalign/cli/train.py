@@ -52,6 +52,9 @@ def base_command(
     caption_dropout: Annotated[
         float, typer.Option("--caption-dropout", min=0.0, max=1.0, help="Share of captions left out, for guidance.")
     ] = 0.1,
+    balance: Annotated[
+        float, typer.Option("--balance", min=1.0, help="Draw pictures of rare captions up to so many times as often.")
+    ] = 1.0,
     noisy_steps: Annotated[
         bool, typer.Option("--noisy-steps", help="Full loss weight at high noise: texts sooner, textures later.")
     ] = False,
@@ -79,6 +82,7 @@ def base_command(
         batch_size=batch_size,
         learning_rate=learning_rate,
         caption_dropout=caption_dropout,
+        balance=balance,
         noisy_steps=noisy_steps,
         snr_gamma=snr_gamma,
         ace_tokens=ace_tokens,
@@ -97,7 +101,7 @@ def base_command(
 
 @app.command("reward")
 def reward_command(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="attributes, posture, consistency or region.")],
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="attributes, posture, consistency, region or realism.")],
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Prepared dataset.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where weights, card and metrics go.")],
     split: Annotated[str, typer.Option("--split", help="train for a reward, judge for an evaluator.")] = "train",

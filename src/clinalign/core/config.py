@@ -13,13 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from clinalign.core.errors import UserError, nearest
-from clinalign.core.objective_config import (
-    OBJECTIVE_NAMES,
-    DdpoConfig,
-    ObjectiveConfig,
-    Section,
-    objective_class,
-)
+from clinalign.core.objective_config import SECTIONS, DdpoConfig, ObjectiveConfig, Section
 
 
 class DataConfig(Section):
@@ -245,7 +239,7 @@ def parse_config(tree: Mapping[str, Any], where: str = "config") -> TuneConfig:
     try:
         return TuneConfig.model_validate(tree)
     except ValidationError as error:
-        problems = [_explain(problem) for problem in error.errors()]
+        problems = [_explain(problem, tree) for problem in error.errors()]
         raise UserError(f"{where}: " + f"\n{where}: ".join(problems)) from error
 
 
@@ -286,18 +280,15 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"--set {override}: there is no such place in the config") from error
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, tree: Mapping[str, Any]) -> str:
     path = list(problem["loc"])
-    section = TuneConfig if len(path) < 2 or path[0] != "objective" else objective_class(str(path.pop(1)))
     place = ".".join(str(part) for part in path)
     given = problem.get("input")
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1]) if section is TuneConfig else list(section.model_fields)
-        of = "" if section is TuneConfig else f" of {section.model_fields['name'].default}"
+        rule = str(tree.get("objective", {}).get("name", "ddpo")) if path[0] == "objective" and len(path) > 1 else ""
+        known = list(SECTIONS.get(rule).model_fields) if rule else _known_keys(path[:-1])
+        of = f" of {rule}" if rule else ""
         return f"unknown key '{place}'{of}: {nearest(str(path[-1]), known)}"
-    if problem["type"] == "union_tag_invalid":
-        tag = problem["ctx"]["tag"]
-        return f"key '{place}.name': no update rule '{tag}': {nearest(tag, OBJECTIVE_NAMES)}"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     if problem["type"] == "missing":

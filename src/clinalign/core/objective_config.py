@@ -9,7 +9,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+
+from clinalign.core.errors import UserError
+from clinalign.core.registry import Registry
 
 
 class Section(BaseModel):
@@ -19,8 +22,9 @@ class Section(BaseModel):
 
 
 class ObjectiveSection(Section):
-    """What every update rule has."""
+    """What every update rule has. That of another package's rule is found by entry point; docs/update_rules.md."""
 
+    name: str
     kl: float = Field(default=0.0, ge=0, description="weight of the KL to the anchor; 0: none (P of both recipes)")
     kl_target: float | None = Field(
         default=None, gt=0, description="adapt the weight each epoch until the measured kl is this; null: fixed weight"
@@ -182,33 +186,24 @@ class PreferenceConfig(MatchingConfig):
         return 1.0
 
 
-_CLASSES: dict[str, type[ObjectiveSection]] = {
-    "ddpo": DdpoConfig,
-    "ddpo_window": DdpoWindowConfig,
-    "awm": AwmConfig,
-    "nft": NftConfig,
-    "draft": DraftConfig,
-    "preference": PreferenceConfig,
-}
-OBJECTIVE_NAMES = tuple(_CLASSES)
+SECTIONS: Registry[type[ObjectiveSection]] = Registry("update rule", "clinalign.objective_sections")
+for _section in (DdpoConfig, DdpoWindowConfig, AwmConfig, NftConfig, DraftConfig, PreferenceConfig):
+    SECTIONS.add(_section.model_fields["name"].default, _section)
 
 
-def objective_class(name: str) -> type[ObjectiveSection]:
-    """Return the section of the update rule called ``name``."""
-    return _CLASSES[name]
+def _read_section(value: Any) -> Any:
+    """Read the keys with the class of the update rule that they name; without a name it is ``ddpo``.
+
+    Raises:
+        ValueError: When there is no such rule.
+    """
+    if not isinstance(value, dict):
+        return value
+    try:
+        section = SECTIONS.get(str(value.get("name", "ddpo")))
+    except UserError as error:
+        raise ValueError(f"key 'objective.name': {error}") from error
+    return section.model_validate(value)
 
 
-def _name_of(value: Any) -> str:
-    given = value.get("name", "ddpo") if isinstance(value, dict) else getattr(value, "name", "ddpo")
-    return str(given)
-
-
-ObjectiveConfig = Annotated[
-    Annotated[DdpoConfig, Tag("ddpo")]
-    | Annotated[DdpoWindowConfig, Tag("ddpo_window")]
-    | Annotated[AwmConfig, Tag("awm")]
-    | Annotated[NftConfig, Tag("nft")]
-    | Annotated[DraftConfig, Tag("draft")]
-    | Annotated[PreferenceConfig, Tag("preference")],
-    Discriminator(_name_of),
-]
+ObjectiveConfig = Annotated[SerializeAsAny[ObjectiveSection], BeforeValidator(_read_section)]

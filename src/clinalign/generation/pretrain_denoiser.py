@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ class DenoiserTraining:
         learning_rate: Peak of the cosine schedule (R: 1e-3 from scratch at these sizes; 1e-5 for fine-tuning, PRISM).
         weight_decay: Of AdamW.
         caption_dropout: Share of captions replaced by the empty one, so that guidance works (R).
+        balance: Pictures of rare captions are drawn up to so many times as often (see :func:`caption_weights`); 1 draws
+            every picture alike.
         snr_gamma: Min-SNR weight of the loss (arXiv 2303.09556); 0 switches it off.
         noisy_steps: Give the noisiest steps of v-prediction their full weight (see
             :func:`~clinalign.generation.noising.min_snr_weight`).
@@ -55,6 +58,7 @@ class DenoiserTraining:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     caption_dropout: float = 0.1
+    balance: float = 1.0
     snr_gamma: float = 5.0
     noisy_steps: bool = False
     ema_decay: float = 0.999
@@ -127,11 +131,15 @@ def train_denoiser(
 
     cumulative = generator.scheduler.alphas_cumprod.to(device)
     embedded, token_rows = _prepare_texts(generator, texts, train_text_encoder)
+    weights = caption_weights(texts, settings.balance) if settings.balance > 1 else None
     for module in modules.values():
         module.train()
     for step in track(range(first, settings.steps), "denoiser"):
         chance = torch.Generator().manual_seed(derive_seed(seed, "denoiser", step))
-        rows = torch.randint(0, len(texts), (settings.batch_size,), generator=chance)
+        if weights is None:
+            rows = torch.randint(0, len(texts), (settings.batch_size,), generator=chance)
+        else:
+            rows = torch.multinomial(weights, settings.batch_size, replacement=True, generator=chance)
         clean = latents(rows, chance).to(device)
         noise = torch.randn(clean.shape, generator=chance).to(device)
         timesteps = torch.randint(0, len(cumulative), (len(rows),), generator=chance).to(device)
@@ -176,6 +184,21 @@ def train_denoiser(
         module.eval().requires_grad_(False)
     tail = losses[-max(1, settings.steps // 10) :]
     return sum(tail) / len(tail)
+
+
+def caption_weights(texts: Sequence[str], balance: float) -> torch.Tensor:
+    """Return how often each picture is drawn beside one of the commonest caption, ``(N,)`` float64.
+
+    A caption that is k times rarer than the commonest has its pictures drawn ``min(k, balance)`` times as often: the
+    limit keeps a caption with a single picture from being learnt by heart.
+
+    Args:
+        texts: Caption of each picture.
+        balance: Largest weight, at least 1.
+    """
+    counts = Counter(texts)
+    most = max(counts.values())
+    return torch.tensor([min(most / counts[text], balance) for text in texts], dtype=torch.float64)
 
 
 def _prepare_texts(generator: Generator, texts: Sequence[str], as_tokens: bool) -> tuple[torch.Tensor, torch.Tensor]:

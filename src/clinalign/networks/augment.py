@@ -36,7 +36,7 @@ def augment(images: torch.Tensor, recipe: str, generator: torch.Generator) -> to
     """
     if recipe == "none":
         return images
-    return photometric(_move(images, recipe, generator), generator).clamp(0.0, 1.0)
+    return photometric(move(images, recipe, generator), generator).clamp(0.0, 1.0)
 
 
 def augment_with_masks(
@@ -55,12 +55,14 @@ def augment_with_masks(
     """
     if recipe == "none":
         return images, masks.float()
-    both = _move(torch.cat([images, masks.float()], dim=1), recipe, generator)
+    both = move(torch.cat([images, masks.float()], dim=1), recipe, generator)
     return photometric(both[:, :3], generator).clamp(0.0, 1.0), both[:, 3:]
 
 
-def _move(images: torch.Tensor, recipe: str, generator: torch.Generator) -> torch.Tensor:
-    """Move the content of each image at random as ``recipe`` allows."""
+def move(images: torch.Tensor, recipe: str, generator: torch.Generator) -> torch.Tensor:
+    """Move the content of each image at random as ``recipe`` allows; arguments as for :func:`augment`."""
+    if recipe == "none":
+        return images
     return (_flip_and_turn if recipe == "dermoscopy" else _small_affine)(images, generator)
 
 

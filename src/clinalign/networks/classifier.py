@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -19,8 +19,10 @@ from clinalign.core.images import resize
 from clinalign.networks.backbones import create_backbone
 from clinalign.networks.network_folder import fill_network, hash_weights, read_card, save_network
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Prior = Literal["balanced", "natural"]
-KIND = "attributes"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -53,6 +55,7 @@ class AttributeClassifier(nn.Module):
         UserError: For an unknown backbone, no attribute, or weights that do not fit.
     """
 
+    kind: ClassVar[str] = "attributes"  # written into the card, and asked for when a folder is opened
     scale: torch.Tensor
     shift: torch.Tensor
     log_prior_odds: torch.Tensor
@@ -148,7 +151,7 @@ class AttributeClassifier(nn.Module):
         """Write ``folder/model.safetensors`` and ``folder/card.json``, whole or not at all."""
         card = {
             **self.card,
-            "kind": KIND,
+            "kind": self.kind,
             "backbone": self.backbone_name,
             "image_size": self.image_size,
             "attribute_names": list(self.attribute_names),
@@ -159,14 +162,14 @@ class AttributeClassifier(nn.Module):
         self.card = save_network(folder, self, card)
 
     @classmethod
-    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> AttributeClassifier:
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
         """Open a folder written by :meth:`save`, in evaluation mode.
 
         Raises:
             UserError: When a part is missing or damaged, or only a pickle is there (never loaded: it can run code).
         """
         folder = Path(folder)
-        card = read_card(folder, KIND)
+        card = read_card(folder, cls.kind)
         try:
             model = cls(
                 card["attribute_names"], card["image_size"], card["backbone"], card["exclusive"], card["dropout"]

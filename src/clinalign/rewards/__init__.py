@@ -17,6 +17,7 @@ from clinalign.rewards.attributes import attribute_reward
 from clinalign.rewards.consistency import consistency_reward
 from clinalign.rewards.diagnostic import diagnostic_reward
 from clinalign.rewards.posture import posture_reward
+from clinalign.rewards.realism import realism_reward
 from clinalign.rewards.region import region_reward
 from clinalign.rewards.sanity import brightness_reward, compressibility_reward
 
@@ -29,6 +30,7 @@ REWARDS.add("compressibility", compressibility_reward)
 REWARDS.add("consistency", consistency_reward)
 REWARDS.add("diagnostic", diagnostic_reward)
 REWARDS.add("posture", posture_reward)
+REWARDS.add("realism", realism_reward)
 REWARDS.add("region", region_reward)
 
 

@@ -46,6 +46,7 @@ class BaseSettings:
         batch_size: Pictures a step.
         learning_rate: Peak; ``None`` takes 2e-3 from scratch, 1e-5 for fine-tuning and 1e-3 for condition tokens.
         caption_dropout: Share of captions left out, for guidance.
+        balance: Draw pictures of rare captions up to so many times as often as those of the commonest; 1: all alike.
         noisy_steps: Give the noisiest steps full weight in the loss: texts are learnt sooner, textures later.
         snr_gamma: Min-SNR weight of the loss; a smaller one looks less at fine grain. 0 weighs all steps alike.
         ace_tokens: Learn so many condition tokens (ACE of CXRL) and nothing else, with the model to fine-tune frozen:
@@ -63,6 +64,7 @@ class BaseSettings:
     batch_size: int = 32
     learning_rate: float | None = None
     caption_dropout: float = 0.1
+    balance: float = 1.0
     noisy_steps: bool = False
     snr_gamma: float = 5.0
     ace_tokens: int = 0
@@ -121,6 +123,7 @@ def train_base(data: str | Path, out: str | Path, settings: BaseSettings | None 
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or usual_rate,
         caption_dropout=settings.caption_dropout,
+        balance=settings.balance,
         noisy_steps=settings.noisy_steps,
         snr_gamma=settings.snr_gamma,
         ema_decay=0.999 if fresh or settings.ace_tokens else 0.9999,
@@ -162,6 +165,8 @@ def check_settings(settings: BaseSettings) -> None:
         raise UserError(f"learning_rate is {settings.learning_rate}: above 0")
     if not 0 <= settings.caption_dropout <= 1:
         raise UserError(f"caption_dropout is {settings.caption_dropout}: from 0 to 1")
+    if not settings.balance >= 1:
+        raise UserError(f"balance is {settings.balance}: 1 or more")
     if not settings.snr_gamma >= 0:
         raise UserError(f"snr_gamma is {settings.snr_gamma}: 0 or more")
     if not 0 <= settings.ace_tokens <= 16:

@@ -10,12 +10,14 @@ from clinalign.core.errors import UserError, nearest
 from clinalign.workflows.train_attributes import train_attributes
 from clinalign.workflows.train_consistency import train_consistency
 from clinalign.workflows.train_posture import train_posture
+from clinalign.workflows.train_realism import train_realism
 from clinalign.workflows.train_region import train_region
 
 TRAINERS: dict[str, Callable[..., dict[str, Any]]] = {
     "attributes": train_attributes,
     "consistency": train_consistency,
     "posture": train_posture,
+    "realism": train_realism,
     "region": train_region,
 }
 
