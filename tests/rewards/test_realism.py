@@ -23,12 +23,11 @@ def classifier(slope: float = 8.0) -> RealismClassifier:
     return model
 
 
-def test_it_is_the_log_probability_of_real_within_its_bounds() -> None:
-    images = torch.full((3, 3, 16, 16), 0.5)
-    images[0] = 0.6
-    images[2] = 0.0
-    result = RealismReward(classifier(), clip=0.1)(images, [Case("1", "")] * 3)
-    expected = [math.log(1 / (1 + math.exp(-0.8))), math.log(0.5), math.log(0.1)]
+def test_it_is_the_log_probability_of_real_bounded_above() -> None:
+    images = torch.full((4, 3, 16, 16), 0.5)
+    images[0], images[1], images[3] = 1.0, 0.6, 0.0
+    result = RealismReward(classifier(), clip=0.1)(images, [Case("1", "")] * 4)
+    expected = [math.log(0.9), math.log(1 / (1 + math.exp(-0.8))), math.log(0.5), -math.log(1 + math.exp(4.0))]
     assert result.values.tolist() == pytest.approx(expected, abs=1e-6)
     assert result.valid.all()
     assert isinstance(RealismReward(classifier()), Reward)

@@ -179,7 +179,7 @@ def _behaviour(report: CheckReport, trial: Trial) -> tuple[RewardResult, RewardR
     values = right.values[right.valid]
     # A good reward may well give every real image with its right label the highest score: whether it can say anything
     # else shows with wrong labels.
-    both = torch.cat([values, wrong.values[wrong.valid]])
+    both = torch.cat([values, *_others(trial, wrong)])
     _, counts = torch.unique(values, return_counts=True)
     pairs = len(values) * (len(values) - 1) / 2
     saturated = max(int((both == edge).sum()) for edge in (both.min(), both.max())) / len(both)
@@ -218,6 +218,16 @@ def _behaviour(report: CheckReport, trial: Trial) -> tuple[RewardResult, RewardR
     if report.numbers["invalid"] > 0:
         report.warnings.append(f"{report.numbers['invalid']:.0%} of the cases got no valid score and would be masked")
     return right, wrong
+
+
+def _others(trial: Trial, wrong: RewardResult) -> list[torch.Tensor]:
+    """Return what the reward says where it should say less: of wrong cases, or of worse copies of the images."""
+    worse_images = getattr(trial.reward, "worse_images", None)
+    if worse_images is None:
+        return [wrong.values[wrong.valid]]
+    copies = worse_images(trial.images, np.random.default_rng(derive_seed(trial.seed, "worse"))).values()
+    scored = [trial.score(images, trial.cases) for images in copies]
+    return [result.values[result.valid] for result in scored]
 
 
 def _look_at_batches(report: CheckReport, trial: Trial, right: RewardResult) -> None:

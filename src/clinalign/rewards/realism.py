@@ -1,8 +1,10 @@
 """Does it look like a photograph at all? A guard beside rewards that ask what a picture shows.
 
-r = log p(real), clipped. A classifier of findings was never shown what a generator can draw, so that a caricature may
-be the clearest melanoma it has ever seen. This one has seen the anchor's pictures, and real ones spoilt by hand. The
-published recipes have no such reward (R).
+r = log p(real), bounded above: nothing is gained by being ever more real. Below it is not: generated pictures are told
+from real ones with ease at first, and among pictures that are all far from real the nearer one must still win. A
+classifier of findings was never shown what a generator can draw, so that a caricature may be the clearest melanoma it
+has ever seen. This one has seen the anchor's pictures, and real ones spoilt by hand. The published recipes have no such
+reward (R).
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from clinalign.core.errors import UserError
 from clinalign.core.files import hash_json
 from clinalign.core.types import Case, RewardResult
 from clinalign.networks.realism import RealismClassifier
 from clinalign.networks.spoil import KINDS, spoil
-from clinalign.rewards.attributes import agreement
 from clinalign.rewards.settings import check_settings, need_path
 
 
@@ -28,7 +30,7 @@ class RealismReward:
 
     Args:
         classifier: The trained classifier; it is put into evaluation mode and frozen.
-        clip: Probabilities are held in ``[clip, 1 - clip]``; between 0 and 0.5.
+        clip: Probabilities are held below ``1 - clip``; between 0 and 0.5.
         batch_size: Images at once.
 
     Raises:
@@ -53,7 +55,7 @@ class RealismReward:
         with torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
             batches = torch.split(images.to(self.classifier.device), self.batch_size)
             logits = torch.cat([self.classifier(batch) for batch in batches])
-            values = agreement(logits, torch.ones_like(logits), "log_likelihood", self.clip)[:, 0]
+            values = F.logsigmoid(logits[:, 0].clamp(max=torch.logit(torch.tensor(1.0 - self.clip)).item()))
         return RewardResult(values, torch.ones(len(values), dtype=torch.bool, device=values.device))
 
     def worse_images(self, images: torch.Tensor, random: np.random.Generator) -> dict[str, torch.Tensor]:
