@@ -146,7 +146,8 @@ def trend(epochs: Sequence[int], values: Sequence[float], noise: float) -> Trend
     """Lay a line through the last :data:`WINDOW` looks of a series whose first is from before tuning."""
     x, y = list(epochs[-WINDOW:]), list(values[-WINDOW:])
     slope, intercept = theil_sen(x, y)
-    return Trend(values[0], intercept + slope * x[-1], slope, slope * (x[-1] - x[0]), noise)
+    now = min(max(intercept + slope * x[-1], min(y)), max(y))  # the line may lead past all that was seen
+    return Trend(values[0], now, slope, slope * (x[-1] - x[0]), noise)
 
 
 def review(rows: Sequence[Mapping[str, Any]], settings: EvaluateConfig) -> Verdict:

@@ -61,7 +61,7 @@ def training_plots(curve: Sequence[Mapping[str, Any]]) -> list[Plot]:
                 _draw(lambda axes: _reward(axes, curve), "Reward by epoch"),
             )
         )
-    held_out = [key for key in _keys(curve) if key.startswith("evaluate/") and key != "evaluate/reward"]
+    held_out = [key for key in _keys(curve) if key.startswith("evaluate/") and not key.startswith("evaluate/reward")]
     varied = [key for key in held_out if "diversity" in key or "ms_ssim" in key or "distance" in key]
     judged = [key for key in held_out if key not in varied]
     for keys, title, caption in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,12 @@ class Guard:
             "reasons": [{"epoch": parting.epoch, "reason": parting.reason} for parting in self.verdict.partings],
         }
         write_json(self.run.guard, content)
+
+
+def guard_state(out: Path) -> dict[str, Any]:
+    """Return ``guard``, what the guard says of a run (the content of ``guard.json``); empty where it did not look."""
+    file = RunFolder(out).guard
+    return {"guard": json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {}
 
 
 def attribute_accuracy(classifier: AttributeClassifier, images: torch.Tensor, cases: list[Case]) -> float | None:
