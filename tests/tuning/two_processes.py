@@ -1,6 +1,7 @@
 """Run by test_processes.py under torch.distributed: several tunings, one after another, in the same two processes.
 
-Usage: two_processes.py JOBS.json, a list of {"config": YAML, "out": DIR, "alarm": BOOL}; what each raised goes to OUT.RANK.txt.
+Usage: two_processes.py JOBS.json, a list of {"config": YAML, "out": DIR, "alarm": BOOL}; what each raised goes to
+OUT.RANK.txt.
 """
 
 from __future__ import annotations
