@@ -39,7 +39,7 @@ def embed(images: torch.Tensor) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def real() -> RealRange:
     prompts = [number for number in range(PROMPTS) for _ in range(REAL_EACH)]
-    return RealRange.of(describe(scenes(PROMPTS * REAL_EACH, 0)), prompts, EACH)
+    return RealRange.of(describe(scenes(PROMPTS * REAL_EACH, 0), embed), prompts, EACH)
 
 
 def with_corner(images: torch.Tensor) -> torch.Tensor:
@@ -71,11 +71,17 @@ def test_a_set_lies_at_no_distance_from_itself() -> None:
     assert all(float(found[name]) == 0.0 for name in ("intensity", "edges", "fine_detail", "layout", "features"))
 
 
+def test_features_of_prompts_that_differ_have_a_scale() -> None:
+    prompts = [number for number in range(PROMPTS) for _ in range(REAL_EACH)]
+    images = scenes(len(prompts), 0) + torch.tensor(prompts)[:, None, None, None] / 40.0
+    assert RealRange.of(describe(images.clamp(0, 1), embed), prompts, EACH).limits["features"] > 0
+
+
 def test_weights_count_pictures_as_often_as_they_say() -> None:
     one, other = describe(scenes(6, 2), embed), describe(scenes(9, 3), embed)
     weights = torch.tensor([[2.0, 0.0, 1.0, 1.0, 0.0, 1.0]], dtype=torch.float64)
     weighed, repeated = deviations(one, other, weights), deviations(one.take([0, 0, 2, 3, 5]), other)
-    for name in ("intensity", "edges", "fine_detail", "layout"):
+    for name in ("intensity", "edges", "fine_detail", "layout", "features"):
         assert float(weighed[name]) == pytest.approx(float(repeated[name]), abs=1e-12)
 
 
@@ -92,7 +98,7 @@ def test_pictures_described_in_parts_are_those_described_at_once() -> None:
 
 
 def test_fresh_real_pictures_stay_in_the_real_range(real: RealRange) -> None:
-    levels = [real.levels(describe(scenes(PROMPTS * EACH, 100 + seed))) for seed in range(40)]
+    levels = [real.levels(describe(scenes(PROMPTS * EACH, 100 + seed), embed)) for seed in range(40)]
     for name in real.limits:
         outside = sum(level[name] > 1.0 for level in levels)
         assert outside <= 6, name  # 2 of 40 are expected
@@ -106,6 +112,7 @@ def test_fresh_real_pictures_stay_in_the_real_range(real: RealRange) -> None:
         (with_grid, "fine_detail", ("layout",)),
         (lambda images: F.avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False), "edges", ("intensity",)),
         (lambda images: (images + 0.2).clamp(0, 1), "intensity", ("edges",)),
+        (lambda images: images[:1].repeat(32, 1, 1, 1), "features", ()),
     ],
 )
 def test_each_way_to_get_worse_shows_in_its_metric(
@@ -113,7 +120,7 @@ def test_each_way_to_get_worse_shows_in_its_metric(
 ) -> None:
     images = scenes(PROMPTS * EACH, 7)
     prompts = [str(number // EACH) for number in range(len(images))]
-    before, now = describe(images), describe(worse(images))
+    before, now = describe(images, embed), describe(worse(images), embed)
     changes = real.changes(now, before, prompts)
     assert real.levels(before)[metric] < 1.5
     assert changes[metric].value > 2.0

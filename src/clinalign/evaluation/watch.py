@@ -7,7 +7,8 @@ deviation here is 0 or more and grows when pictures become less like real ones:
 - ``edges``: |log| of the ratio of mean edge densities;
 - ``fine_detail``: |log| of the ratio of mean shares of high-frequency power, a detector of grids and of blur;
 - ``layout``: root mean square difference of the mean pictures on an 8 x 8 raster, in ``[0, 1]``;
-- ``features``: the square root of KID (0 where the unbiased estimate is negative), in an extractor's features.
+- ``features``: the maximum mean discrepancy with the kernel of KID, in an extractor's features. Not the unbiased KID:
+  sets that hold every prompt equally often are more alike than its arithmetic expects, which leaves it without scale.
 
 They are told in *real ranges*: the unit is what 95 of 100 sets of so many real images stay below, against other real
 images of the same prompts. 1 is the edge of the real range, at this number of pictures.
@@ -24,7 +25,7 @@ import torch
 from clinalign.core.errors import UserError
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Extractor
-from clinalign.evaluation.fidelity import kid
+from clinalign.evaluation.fidelity import squared_mmd
 from clinalign.evaluation.intervals import Estimate, Statistic, bootstrap, weighted_mean
 from clinalign.evaluation.picture_statistics import (
     BINS,
@@ -141,8 +142,7 @@ def deviations(
     }
     if shown.features is not None and real.features is not None and min(len(shown), len(real)) > 1:
         count = max(len(v), len(w))
-        squared = kid(real.features, shown.features, v.expand(count, -1), w.expand(count, -1))
-        found["features"] = squared.clamp_min(0.0).sqrt()
+        found["features"] = squared_mmd(real.features, shown.features, v.expand(count, -1), w.expand(count, -1)).sqrt()
     return found
 
 
