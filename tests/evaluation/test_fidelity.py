@@ -18,6 +18,7 @@ from clinalign.evaluation.fidelity import (
     kid,
     kid_interval,
     kid_subsets,
+    squared_mmd,
 )
 
 
@@ -99,6 +100,17 @@ def test_fid_falls_with_n_and_kid_does_not() -> None:
         kids.append(values.mean() / (values.std(ddof=1) / math.sqrt(repeats)))
     assert fids[0] > 3 * fids[1] > 9 * fids[2] > 0
     assert all(abs(z) < 3.5 for z in kids)
+
+
+def test_squared_mmd_by_hand() -> None:
+    x, y = torch.zeros(2, 1), torch.ones(3, 1)
+    assert float(squared_mmd(x, y)) == 1 + 8 - 2  # the kernel (x.y + 1)^3 within, within and between
+    same = normal(10, 4, 0)
+    assert float(squared_mmd(same, same)) == pytest.approx(0.0, abs=1e-12)
+    weights = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    assert float(squared_mmd(x, torch.tensor([[1.0], [5.0]]), None, weights)) == 7.0
+    large, other = normal(500, 8, 1), normal(500, 8, 2, shift=0.5)
+    assert float(squared_mmd(large, other)) == pytest.approx(float(kid(large, other)), rel=0.1)  # where n is large
 
 
 def test_kid_is_unbiased_at_twenty_images() -> None:

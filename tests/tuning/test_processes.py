@@ -57,9 +57,10 @@ def two(tiny_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactor
         "blips": {"train.epochs": 1, "rewards": [{"name": "blips", "require_check": False}]},
         "gives-up": {"train.epochs": 1, "rewards": [{"name": "gives-up", "require_check": False}]},
         "occupied": {},
+        "alarm": {"train.epochs": 3, "evaluate.every": 1, "evaluate.guard": "stop"},
     }.items():
         write_text(folder / f"{name}.yaml", dump_config(tiny_config(changes)))
-        jobs.append({"config": str(folder / f"{name}.yaml"), "out": str(folder / name)})
+        jobs.append({"config": str(folder / f"{name}.yaml"), "out": str(folder / name), "alarm": name == "alarm"})
     write_json(folder / "jobs.json", jobs)
     script = Path(__file__).with_name("two_processes.py")
     source = Path(__file__).parents[2] / "src"
@@ -138,3 +139,13 @@ def test_a_mistake_of_one_process_is_told_by_all(two: Path) -> None:
     assert "occupied is not empty and holds no run" in told["occupied.0.txt"]
     assert told["occupied.0.txt"] == told["occupied.1.txt"]
     assert json.loads((two / "equal" / "manifest.json").read_text(encoding="utf-8"))["processes"] == 2
+
+
+def test_the_guard_stops_all_processes(two: Path) -> None:
+    # the second process neither looks nor judges: unless it is told, it waits in the next epoch for ever
+    assert [(two / f"alarm.{rank}.txt").read_text(encoding="utf-8") for rank in (0, 1)] == ["fine", "fine"]
+    run = RunFolder(two / "alarm")
+    assert [row["epoch"] for row in run.read_metrics()] == [0, 1]
+    assert json.loads(run.guard.read_text(encoding="utf-8"))["stopped"] is True
+    assert (run.checkpoints / "epoch_00001").is_dir()
+    assert run.model.is_dir()

@@ -85,7 +85,10 @@ def test_the_run_folder(tiny: Any, straight: Path) -> None:
 
     look, *rows = RunFolder(straight).read_metrics()
     assert look["epoch"] == 0  # the model before tuning, with the same prompts and noise as every later look
-    assert set(look) == {"epoch", "evaluate/reward", "evaluate/ms_ssim", "evaluate/win_rate"}
+    assert {key for key in look if not key.startswith("watch")} == {
+        "epoch", "evaluate/reward", "evaluate/ms_ssim", "evaluate/win_rate",
+    }  # fmt: skip
+    assert {"watch/intensity", "watch/edges", "watch/fine_detail", "watch/layout", "watch/diversity"} <= set(look)
     assert look["evaluate/win_rate"] == 0.5  # it is the anchor
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     plan = dry_run(small(tiny))["plan"]
@@ -324,3 +327,75 @@ def test_a_comparative_run_with_tokens_and_two_rewards(tiny: Any, tmp_path: Path
     assert list((run / "anchor_scores").glob("*.jsonl"))
     again = tune(parse_config(config), run, resume=True)
     assert again["epoch"] == row["epoch"]
+
+
+def test_every_look_is_weighed_for_the_front(straight: Path) -> None:
+    looks = {row["epoch"]: row for row in RunFolder(straight).read_metrics() if "watch/distance" in row}
+    assert list(looks) == [0, 2, 4]
+    table = json.loads((straight / "front" / "front.json").read_text(encoding="utf-8"))
+    keys = ("evaluate/reward", "watch/distance")
+    assert table["anchor"] == {key: looks[0][key] for key in keys}
+    kept = {entry["epoch"]: entry for entry in table["epochs"]}
+    for epoch in (2, 4):  # kept, or beaten by another look in reward and distance
+        rivals = [row for other, row in looks.items() if other != epoch]
+        beaten = any(
+            row["evaluate/reward"] >= looks[epoch]["evaluate/reward"]
+            and row["watch/distance"] <= looks[epoch]["watch/distance"]
+            for row in rivals
+        )
+        assert beaten != (epoch in kept)
+        assert (straight / "front" / f"epoch_{epoch:04d}" / LORA_FILE).is_file() == (epoch in kept)
+    assert json.loads((straight / "guard.json").read_text(encoding="utf-8"))["guard"] == "warn"
+
+
+@pytest.mark.slow
+def test_the_guard_changes_nothing_that_is_trained(tiny: Any, straight: Path, tmp_path: Path) -> None:
+    evaluate = {"every": 2, "prompts": 2, "images_per_prompt": 2, "guard": "off"}
+    tune(small(tiny, {"evaluate": evaluate}), tmp_path / "run")
+    watched, blind = (load_state(run / "checkpoints" / "epoch_00004")[0] for run in (straight, tmp_path / "run"))
+    assert all(torch.equal(value, blind[name]) for name, value in watched.items())
+    rows = [
+        {key: value for key, value in row.items() if not key.startswith("watch")}
+        for row in rows_without_seconds(straight)
+    ]
+    assert rows_without_seconds(tmp_path / "run") == rows  # off: the rows of before, and no more
+    assert not (tmp_path / "run" / "front").exists()
+    assert not (tmp_path / "run" / "guard.json").exists()
+
+
+@pytest.mark.slow
+def test_an_ensemble_rewards_and_its_members_are_known(tiny: Any, tmp_path: Path) -> None:
+    members = []
+    for number in range(2):
+        members.append(tmp_path / f"member{number}")
+        shutil.copytree(tiny.reward, members[-1])
+    ensemble = {
+        "name": "ensemble", "members": [str(tiny.reward), str(tiny.evaluator)], "require_check": False,
+        "settings": {"of": "attributes", "k": 1.0, "score": "probability"},
+    }  # fmt: skip
+    objective = {"name": "draft", "last_steps": 1}
+    row = tune(small(tiny, {"rewards": [ensemble], "objective": objective, "train.epochs": 1}), tmp_path / "run")
+    assert row["reward/ensemble"] == pytest.approx(
+        row["reward/ensemble/mean"] - row["reward/ensemble/spread"], abs=1e-5
+    )
+    assert row["grad_norm"] > 0
+    with pytest.raises(UserError, match="the evaluator is the reward itself"):
+        tune(small(tiny, {"rewards": [ensemble], "evaluate": {"evaluator": str(tiny.evaluator)}}), tmp_path / "judged")
+    twice = {**ensemble, "members": [str(member) for member in members]}
+    with pytest.raises(UserError, match="the same model, which agrees with itself"):
+        tune(small(tiny, {"rewards": [twice]}), tmp_path / "twice")
+    with pytest.raises(UserError, match=r"in .*reward was never checked"):
+        tune(small(tiny, {"rewards": [{**ensemble, "require_check": True}]}), tmp_path / "unchecked")
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        ({"name": "ensemble", "members": ["a"]}, "reward 'ensemble' takes two folders or more as members, and no path"),
+        ({"name": "ensemble", "path": "a"}, "reward 'ensemble' takes two folders or more as members, and no path"),
+        ({"name": "attributes", "members": ["a", "b"]}, "reward 'attributes' takes no members: name it ensemble"),
+    ],
+)
+def test_members_without_an_ensemble(tiny: Any, reward: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        small(tiny, {"rewards": [reward]})

@@ -48,12 +48,13 @@ def tune_command(
 
     from clinalign.workflows.report import report_run
     from clinalign.workflows.tune import tune
+    from clinalign.workflows.watch import guard_state
 
     row = tune(resolved, out, resume)
     if not PartialState().is_main_process:  # the others leave the report to the first
         return
     page = report_run(out)
     if as_json:
-        print_json({"run": str(out), "report": str(page), **row})
+        print_json({"run": str(out), "report": str(page), **guard_state(out), **row})
     else:
         print(page, file=sys.stdout)

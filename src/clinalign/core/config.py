@@ -95,6 +95,22 @@ class RewardConfig(Section):
     comparative: bool = Field(
         default=True, description="compare it with the anchor where feedback is comparative (CXRL: not posture, P)"
     )
+    members: tuple[Path, ...] = Field(
+        default=(), description="of reward 'ensemble': folders of two or more models of one kind, named by settings.of"
+    )
+
+    @model_validator(mode="after")
+    def _members_belong_to_an_ensemble(self) -> RewardConfig:
+        if self.name == "ensemble" and (self.path is not None or len(self.members) < 2):
+            raise ValueError("reward 'ensemble' takes two folders or more as members, and no path")
+        if self.name != "ensemble" and self.members:
+            raise ValueError(f"reward '{self.name}' takes no members: name it ensemble, with settings.of {self.name}")
+        return self
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders or files of every model in it."""
+        return self.members or ((self.path,) if self.path is not None else ())
 
 
 class FeedbackConfig(Section):
@@ -168,6 +184,23 @@ class EvaluateConfig(Section):
     images_per_prompt: int = Field(default=4, ge=1, le=16)
     evaluator: Path | None = Field(
         default=None, description="independent classifier; its accuracy goes into metrics.jsonl"
+    )
+    guard: Literal["off", "warn", "stop"] = Field(
+        default="warn",
+        description="when the reward rises and the pictures leave real ones: say so, or end the run; off: do not watch",
+    )
+    guard_tolerance: float = Field(
+        default=1.0, ge=0, description="real ranges by which a watch metric may get worse (R); see tuning/guards.py"
+    )
+    guard_diversity: float = Field(
+        default=0.1, gt=0, le=1, description="share of the diversity within a prompt that may be lost (R)"
+    )
+    guard_judge: float = Field(
+        default=0.05, gt=0, le=1, description="share of attributes that the evaluator may find less often (R)"
+    )
+    guard_patience: int = Field(default=2, ge=1, description="looks in a row that must have parted before it stops (R)")
+    front: int = Field(
+        default=5, ge=0, le=50, description="most epochs whose adapters are kept: best by reward, evaluator, distance"
     )
 
 

@@ -16,7 +16,8 @@ from clinalign.core.files import write_text
 # What may differ between a run and its continuation: how long it goes on, where it runs, how often it looks.
 _MAY_CHANGE = {"train.epochs", "train.device", "train.checkpoint_every", "train.micro_batch", "rollout.batch_size",
                "evaluate.every", "evaluate.prompts", "evaluate.images_per_prompt", "evaluate.evaluator",
-               "feedback.cache"}  # fmt: skip
+               "evaluate.guard", "evaluate.guard_tolerance", "evaluate.guard_diversity", "evaluate.guard_judge",
+               "evaluate.guard_patience", "evaluate.front", "feedback.cache"}  # fmt: skip
 
 
 class RunFolder:
@@ -36,6 +37,8 @@ class RunFolder:
         self.model = path / "model"
         self.report = path / "report"
         self.logs = path / "logs"
+        self.guard = path / "guard.json"
+        self.front = path / "front"
 
     def open(self, config: TuneConfig, resume: bool) -> Path | None:
         """Start the run here, or take it up again.

@@ -186,6 +186,33 @@ def kid(
     return _kernel_mean(x, x, w_x, w_x, within=True) + _kernel_mean(y, y, w_y, w_y, within=True) - 2 * between
 
 
+def squared_mmd(
+    x: torch.Tensor, y: torch.Tensor, weights_x: torch.Tensor | None = None, weights_y: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the squared MMD between two weighted sets as they are, with the kernel of :func:`kid`.
+
+    Pairs of an image with itself count, so it is never negative and 0 for equal sets; it falls with n, and is compared
+    only between sets of one size.
+
+    Args:
+        x: ``(M, D)`` reference.
+        y: ``(N, D)`` generated.
+        weights_x: ``(B, M)`` weights, ones by default.
+        weights_y: ``(B, N)``.
+
+    Returns:
+        ``(B,)`` float64.
+
+    Raises:
+        UserError: With fewer than two images on a side, or features of different width.
+    """
+    x, y = _checked(x, y)
+    w_x = torch.ones(1, len(x), dtype=torch.float64) if weights_x is None else weights_x
+    w_y = torch.ones(1, len(y), dtype=torch.float64) if weights_y is None else weights_y
+    within = _kernel_mean(x, x, w_x, w_x) + _kernel_mean(y, y, w_y, w_y)
+    return (within - 2 * _kernel_mean(x, y, w_x, w_y)).clamp_min(0.0)  # below 0 is rounding
+
+
 def kid_interval(
     x: torch.Tensor,
     y: torch.Tensor,

@@ -15,7 +15,13 @@ from clinalign.generation.ace import ACE_FILE, AdaptiveConditionEmbedding, first
 from clinalign.generation.adapters import adapter_disabled, adapter_removed, load_lora, merge_lora
 from clinalign.generation.conditioning import TextCondition
 from clinalign.generation.ddim import DdimSchedule, ddim_schedule
-from clinalign.generation.model_folder import LORA_FILE, check_model_folder, check_weights, find_model_folder
+from clinalign.generation.model_folder import (
+    LORA_FILE,
+    check_model_folder,
+    check_weights,
+    find_model_folder,
+    read_adapter_card,
+)
 from clinalign.generation.sampling import draw_trajectories
 
 
@@ -63,7 +69,8 @@ class Generator:
         """Open a pipeline folder, a run folder, or a hub id (safetensors only, no code from the folder is run).
 
         Args:
-            source: Local folder, or ``owner/name`` on the hub.
+            source: Local folder, or ``owner/name`` on the hub. An adapter of a run's ``front`` is opened with the base
+                that it names.
             device: Where to put it.
             adapter: Load the LoRA weights and the condition tokens that lie beside the pipeline, if any.
 
@@ -75,6 +82,12 @@ class Generator:
 
         quiet_libraries()
         path = find_model_folder(Path(source))
+        card = read_adapter_card(path)
+        if card is not None:
+            generator = cls.load(_base_of(path, card), device, adapter=False)
+            generator._check_base(path, card)
+            generator.identity += f"+{path.name}:{hash_weights(path)}"
+            return generator._with_adapter(path, adapter)
         # a name such as demo/base is meant as a folder where demo is one, and as a model of the hub elsewhere
         local = (
             path.exists()
@@ -106,15 +119,27 @@ class Generator:
         pipeline.to(torch.float32)  # half-precision files are computed with in full
         identity = f"{Path(source).name}:{hash_weights(path)}" if local else str(source)
         generator = cls(pipeline, device, identity)
-        tuned = [name for name in (LORA_FILE, ACE_FILE) if local and (path / name).exists()]
-        if tuned and not adapter:
-            generator.identity += ":without-adapter"
-            return generator
+        return generator._with_adapter(path, adapter) if local else generator
+
+    def _with_adapter(self, path: Path, wanted: bool) -> Generator:
+        """Load the LoRA weights and condition tokens of ``path``, if there are any, or say that they are left out."""
+        tuned = [name for name in (LORA_FILE, ACE_FILE) if (path / name).exists()]
+        if tuned and not wanted:
+            self.identity += ":without-adapter"
+            return self
         if LORA_FILE in tuned:
-            load_lora(generator.unet, path / LORA_FILE)
+            load_lora(self.unet, path / LORA_FILE)
         if ACE_FILE in tuned:
-            generator.ace = load_ace(path / ACE_FILE, generator.text_width).to(generator.device).requires_grad_(False)
-        return generator
+            self.ace = load_ace(path / ACE_FILE, self.text_width).to(self.device).requires_grad_(False)
+        return self
+
+    def _check_base(self, path: Path, card: Mapping[str, Any]) -> None:
+        """Refuse a base whose weights are not those that the adapter was trained on; a run's own export has them."""
+        known, mine = (str(name).rpartition(":")[2] for name in (card.get("base_identity", ""), self.identity))
+        if mine != "without-adapter" and known and known != mine:
+            raise UserError(
+                f"the adapter {path} was trained on other weights than those of {card['base']}: {known}, {mine}"
+            )
 
     @property
     def text_width(self) -> int:
@@ -289,6 +314,12 @@ class Generator:
             yield
         finally:
             self._ace_is_on = before
+
+
+def _base_of(path: Path, card: Mapping[str, Any]) -> str:
+    """Return where the base of an adapter lies: as it was called, or what the run that the adapter is of exported."""
+    own = path.parent.parent / "model"
+    return str(own) if not Path(card["base"]).is_dir() and own.is_dir() else str(card["base"])
 
 
 def hash_weights(path: Path) -> str:

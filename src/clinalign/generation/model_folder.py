@@ -11,12 +11,31 @@ from clinalign.core.errors import UserError
 PIPELINES = ("StableDiffusionPipeline",)
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 LORA_FILE = "pytorch_lora_weights.safetensors"
+ADAPTER_FILE = "adapter.json"  # beside an adapter without its pipeline: which base it belongs to
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 
 
 def find_model_folder(path: Path) -> Path:
     """Return the pipeline folder meant by ``path``: itself, or the ``model`` folder of a tuning run."""
     return path / "model" if not (path / "model_index.json").exists() and (path / "model").is_dir() else path
+
+
+def read_adapter_card(folder: Path) -> dict[str, Any] | None:
+    """Return what an adapter that lies without its pipeline says of itself, ``None`` where there is no such card.
+
+    Raises:
+        UserError: When the card names no base.
+    """
+    file = folder / ADAPTER_FILE
+    if not file.is_file():
+        return None
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not readable as JSON: {error}") from error
+    if not isinstance(card, dict) or not isinstance(card.get("base"), str):
+        raise UserError(f"{file} does not say which base the adapter belongs to: take another epoch of the front")
+    return card
 
 
 def check_model_folder(path: Path) -> None:

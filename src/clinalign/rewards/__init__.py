@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from clinalign.core.types import Reward
 from clinalign.rewards.attributes import attribute_reward
 from clinalign.rewards.consistency import consistency_reward
 from clinalign.rewards.diagnostic import diagnostic_reward
+from clinalign.rewards.ensemble import ensemble_reward
 from clinalign.rewards.posture import posture_reward
 from clinalign.rewards.realism import realism_reward
 from clinalign.rewards.region import region_reward
@@ -29,6 +31,7 @@ REWARDS.add("brightness", brightness_reward)
 REWARDS.add("compressibility", compressibility_reward)
 REWARDS.add("consistency", consistency_reward)
 REWARDS.add("diagnostic", diagnostic_reward)
+REWARDS.add("ensemble", partial(ensemble_reward, REWARDS))
 REWARDS.add("posture", posture_reward)
 REWARDS.add("realism", realism_reward)
 REWARDS.add("region", region_reward)

@@ -61,7 +61,7 @@ def ablate(
     if not seeds:
         raise UserError("an ablation needs at least one seed: three are usual")
     rollout = config.rollout
-    rewards = tuple(reward.path for reward in config.rewards if reward.path is not None)
+    rewards = tuple(folder for reward in config.rewards for folder in reward.folders)
     settings = replace(
         settings, steps=rollout.steps, guidance=rollout.guidance, eta=rollout.eta, report=False, keep_images=64,
         rewards=rewards,

@@ -13,6 +13,7 @@ from clinalign.core.config import TuneConfig, load_config
 from clinalign.core.errors import UserError
 from clinalign.core.progress import say, track
 from clinalign.generation.generator import Generator
+from clinalign.generation.model_folder import ADAPTER_FILE
 
 ENCODED = 256  # texts embedded at once when they are only measured for length
 
@@ -48,7 +49,8 @@ class Sampler:
 def run_config(model: str | Path) -> TuneConfig | None:
     """Return the config of the run that ``model`` is or lies in, ``None`` where it is no run."""
     folder = Path(model)
-    for place in (folder, folder.parent) if folder.name == "model" else (folder,):
+    places = (folder, folder.parent) if folder.name == "model" else (folder,)
+    for place in (folder.parent.parent,) if (folder / ADAPTER_FILE).is_file() else places:
         if (place / "config.yaml").is_file():
             return load_config(place / "config.yaml")
     return None

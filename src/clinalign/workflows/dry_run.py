@@ -82,17 +82,18 @@ def look_at_reward(config: RewardConfig, device: torch.device) -> None:
         UserError: For an unknown reward, a missing folder, or one that was never checked.
     """
     REWARDS.get(config.name)
-    if config.path is None:
+    if not config.folders:
         reward = load_reward(config.name, None, config.settings, device)  # or it says that it needs a folder
         if config.require_check:
             require_check(reward, None)
-    elif not config.path.exists():
-        raise UserError(f"reward '{config.name}': nothing at {config.path}; make one with 'clinalign train reward'")
-    elif config.require_check and not check_file(config.path).is_file():
-        raise UserError(
-            f"reward '{config.name}' in {config.path} was never checked: "
-            f"run 'clinalign reward check {config.path} --data DIR'"
-        )
+    for folder in config.folders:
+        if not folder.exists():
+            raise UserError(f"reward '{config.name}': nothing at {folder}; make one with 'clinalign train reward'")
+        if config.require_check and not check_file(folder).is_file():
+            raise UserError(
+                f"reward '{config.name}' in {folder} was never checked: "
+                f"run 'clinalign reward check {folder} --data DIR'"
+            )
 
 
 def predict_cost(config: TuneConfig, plan: Plan, device: torch.device) -> Cost:

@@ -247,7 +247,10 @@ def _independence(
     extractors: Mapping[str, Extractor],
 ) -> list[str]:
     """Check that neither evaluator nor extractors rewarded; return notes for the result."""
-    folders = [*settings.rewards, *(reward.path for reward in (config.rewards if config else ()) if reward.path)]
+    folders = [
+        *settings.rewards,
+        *(folder for reward in (config.rewards if config else ()) for folder in reward.folders),
+    ]
     cards = [reward_card(folder, settings.allow_reward_evaluator) for folder in dict.fromkeys(folders)]
     notes = check_independence(judge, cards, settings.allow_reward_evaluator)
     for name, extractor in extractors.items():

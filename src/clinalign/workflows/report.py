@@ -16,6 +16,7 @@ from clinalign.core.errors import UserError
 from clinalign.core.files import write_text
 from clinalign.workflows.report_evidence import Goals
 from clinalign.workflows.report_findings import describe, summarise
+from clinalign.workflows.report_guard import guard_record
 from clinalign.workflows.report_pictures import build_gallery
 from clinalign.workflows.report_plots import attribute_plot, stage_seconds, training_plots
 from clinalign.workflows.report_sources import METRICS, RUN, Material, read_demo, read_evaluation, read_run
@@ -132,7 +133,8 @@ def _content(material: Material, title: str, real_images: bool) -> dict[str, Any
 
     phantom = str(material.dataset.get("source", "")).startswith("phantom")
     goals = PHANTOM_GOALS if phantom else PHOTOGRAPH_GOALS
-    told: dict[str, Any] = {"curve": material.curve, "notes": material.notes, "goals": goals}
+    guard = guard_record(material.curve, material.config)
+    told: dict[str, Any] = {"curve": material.curve, "notes": material.notes, "goals": goals, "guard": guard}
     tables = build_tables(material.metrics, material.compared)
     evaluated = bool(material.metrics)
     details = {key: entry for key, entry in material.details.items() if key not in ("notes", "dataset")}

@@ -17,6 +17,7 @@ from clinalign.workflows.report_evidence import (
     rose_beyond,
     written_share,
 )
+from clinalign.workflows.report_guard import GuardRecord, guard_sentences
 from clinalign.workflows.report_metrics import (
     Metrics,
     Move,
@@ -50,6 +51,7 @@ def summarise(
     curve: Sequence[Mapping[str, Any]] = (),
     notes: Sequence[str] = (),
     goals: Goals | None = None,
+    guard: GuardRecord | None = None,
 ) -> list[Finding]:
     """Say in plain sentences what an evaluation before and after tuning shows.
 
@@ -59,15 +61,18 @@ def summarise(
         curve: Rows of ``metrics.jsonl``, to tell a rising reward from rising alignment.
         notes: Remarks of the evaluation; those that begin with ``not independent`` become marked sentences.
         goals: See :class:`Goals`.
+        guard: What the guard saw while training, if it looked.
 
     Returns:
         Findings in reading order: the prompt first, then what it cost, then how it was measured.
     """
     if value(metrics, f"tuned/{ACCURACY}") is None and value(metrics, f"tuned/{FID}") is None:
-        return [*_unmeasured(curve), *_remarks(notes)]
+        return [*_unmeasured(curve), *_guard(guard), *_remarks(notes)]
     return [
         *_alignment(metrics),
         *_hacking(metrics, curve),
+        *_guard(guard),
+        *_bought(metrics, curve, goals or Goals()),
         *_diversity(metrics, goals or Goals()),
         *_fidelity(metrics),
         *_single_attributes(metrics),
@@ -146,6 +151,21 @@ def _hacking(metrics: Metrics, curve: Sequence[Mapping[str, Any]]) -> Iterator[F
         )
     if rise is None and curve and change is not None:
         yield Finding("bad", "The reward did not rise while training.")
+
+
+def _guard(guard: GuardRecord | None) -> Iterator[Finding]:
+    for bad, text in guard_sentences(guard):
+        yield Finding("bad" if bad else "neutral", text)
+
+
+def _bought(metrics: Metrics, curve: Sequence[Mapping[str, Any]], goals: Goals) -> Iterator[Finding]:
+    rise, losses = reward_rise(curve), diversity_losses(metrics)
+    if rise is not None and any(loss > goals.diversity_loss for loss, _ in losses.values()):
+        yield Finding(
+            "bad",
+            f"The reward was paid for with variety, which counts as a failure: it rose from {number(rise[0])} to "
+            f"{number(rise[1])} while pictures of one prompt became more alike.",
+        )
 
 
 def _diversity(metrics: Metrics, goals: Goals) -> Iterator[Finding]:

@@ -10,9 +10,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from clinalign.tuning.guards import LOSSES, REAL_RANGES
 from clinalign.workflows.report_metrics import COMPARED, SINGLE, Metrics, attributes, interval, value, words
 
 BASE, TUNED, REAL, INK, LINE = "#8792a2", "#0b6b6b", "#b4762a", "#2b3440", "#d9dee5"
+FIFTH = "#8b3a62"
 _SIZE = (4.6, 2.75)  # inches; small, so that letters stay readable when a phone shows one plot a row
 _STAGES = {"rollout": "drawing", "reward": "scoring", "update": "learning"}
 _STYLE = {
@@ -59,7 +61,7 @@ def training_plots(curve: Sequence[Mapping[str, Any]]) -> list[Plot]:
                 _draw(lambda axes: _reward(axes, curve), "Reward by epoch"),
             )
         )
-    held_out = [key for key in _keys(curve) if key.startswith("evaluate/") and key != "evaluate/reward"]
+    held_out = [key for key in _keys(curve) if key.startswith("evaluate/") and not key.startswith("evaluate/reward")]
     varied = [key for key in held_out if "diversity" in key or "ms_ssim" in key or "distance" in key]
     judged = [key for key in held_out if key not in varied]
     for keys, title, caption in (
@@ -69,6 +71,23 @@ def training_plots(curve: Sequence[Mapping[str, Any]]) -> list[Plot]:
     ):
         if any(_series(curve, key)[0] for key in keys):
             plots.append(Plot(title, caption, _draw(_lines(curve, keys), f"{title} by epoch")))
+    return [*plots, *_watch_plots(curve)]
+
+
+def _watch_plots(curve: Sequence[Mapping[str, Any]]) -> list[Plot]:
+    """Draw the watch metrics: distances to real images in real ranges, and what was lost since before tuning."""
+    plots = []
+    for names, edge, title, caption in (
+        (
+            REAL_RANGES, 1.0, "Watch metrics",
+            "How far fixed prompts lie from real images, in ways that no reward sees; the dashed line is the edge of "
+            "what real images among themselves reach. They may fall while the reward rises, and should not rise.",
+        ),
+        (LOSSES, 0.0, "Lost since before tuning", "Shares lost of diversity and of the evaluator's accuracy; 0: none."),
+    ):  # fmt: skip
+        keys = [f"watch/{name}" for name in names if _series(curve, f"watch/{name}")[0]]
+        if keys:
+            plots.append(Plot(title, caption, _draw(_lines(curve, keys, edge), f"{title} by epoch")))
     return plots
 
 
@@ -91,9 +110,11 @@ def _reward(axes: Any, curve: Sequence[Mapping[str, Any]]) -> None:
     axes.plot(epochs, means, color=TUNED, linewidth=1.8)
 
 
-def _lines(curve: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Callable[[Any], None]:
+def _lines(curve: Sequence[Mapping[str, Any]], keys: Sequence[str], edge: float | None = None) -> Callable[[Any], None]:
     def draw(axes: Any) -> None:
-        for key, color in zip(keys, (TUNED, REAL, BASE, INK), strict=False):
+        if edge is not None:
+            axes.axhline(edge, color=INK, linewidth=1.0, linestyle="--")
+        for key, color in zip(keys, (TUNED, REAL, BASE, INK, FIFTH), strict=False):
             epochs, values = _series(curve, key)
             dotted = "o" if len(epochs) < 20 else ""
             axes.plot(epochs, values, color=color, linewidth=1.8, marker=dotted, markersize=4, label=_label(key))

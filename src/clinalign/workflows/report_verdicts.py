@@ -16,6 +16,7 @@ from clinalign.workflows.report_evidence import (
     rose_beyond,
     written_share,
 )
+from clinalign.workflows.report_guard import GuardRecord, guard_criterion
 from clinalign.workflows.report_metrics import Metrics, move, number, value
 
 
@@ -41,6 +42,7 @@ def verdicts(
     curve: Sequence[Mapping[str, Any]] = (),
     notes: Sequence[str] = (),
     goals: Goals | None = None,
+    guard: GuardRecord | None = None,
 ) -> list[Verdict]:
     """Judge every criterion of success; arguments as for :func:`~clinalign.workflows.report_findings.summarise`."""
     goals = goals or Goals()
@@ -49,6 +51,7 @@ def verdicts(
         _diversity_verdict(metrics, goals),
         _fid_verdict(metrics),
         _reward_verdict(metrics, curve),
+        *([] if guard is None else [_guard_verdict(guard)]),
         _independence_verdict(metrics, notes),
     ]
 
@@ -102,6 +105,11 @@ def _reward_verdict(metrics: Metrics, curve: Sequence[Mapping[str, Any]]) -> Ver
         return Verdict(criterion, "missed", "the reward did not rise")
     detail = f"reward {number(rise[0])} to {number(rise[1])}; attributes kept {100 * change.difference:+.1f} points"
     return Verdict(criterion, "met" if change.rose else "missed", detail)
+
+
+def _guard_verdict(guard: GuardRecord) -> Verdict:
+    criterion, state, detail = guard_criterion(guard)
+    return Verdict(criterion, state, detail)
 
 
 def _independence_verdict(metrics: Metrics, notes: Sequence[str]) -> Verdict:

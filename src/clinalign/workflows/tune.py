@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
@@ -18,14 +17,12 @@ from clinalign import __version__
 from clinalign.core.config import RewardConfig, TuneConfig, load_config
 from clinalign.core.errors import UserError, nearest
 from clinalign.core.files import write_json
-from clinalign.core.images import to_pil
 from clinalign.core.precision import bf16_is_fast, pick_device
 from clinalign.core.progress import say
 from clinalign.core.runs import RunFolder
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Case, Reward
 from clinalign.data.prepared import PreparedDataset
-from clinalign.evaluation.diversity import ms_ssim, prompt_means, text_ids, within_prompt_pairs
 from clinalign.evaluation.independence import check_independence
 from clinalign.generation.ace import ACE_FILE
 from clinalign.generation.adapters import add_lora
@@ -34,13 +31,14 @@ from clinalign.generation.model_folder import LORA_FILE, find_model_folder
 from clinalign.networks.classifier import AttributeClassifier
 from clinalign.rewards import load_reward
 from clinalign.rewards.compose import CombinedReward
+from clinalign.rewards.ensemble import EnsembleReward
 from clinalign.rewards.guarded import GuardedReward
-from clinalign.tuning.feedback import Signal, win_rate
 from clinalign.tuning.loop import Epoch, Tuner
 from clinalign.tuning.plan import Plan, plan_epoch
-from clinalign.tuning.prompts import PromptSource, Request
+from clinalign.tuning.prompts import PromptSource
 from clinalign.workflows.check_reward import require_check
 from clinalign.workflows.export import export_model
+from clinalign.workflows.watch import Watch
 
 # A process may wait this long for another that scores slowly or looks on; the launcher ends the rest when one dies.
 PATIENCE = timedelta(hours=2)
@@ -98,7 +96,7 @@ def tune(
         for warning in warnings_about(config):
             say(f"warning: {warning}")
         _tell_truncated(generator, prompts)
-        watch = Watch(config, prompts, generator, run, evaluator, tuner.epoch)
+        watch = Watch(config, prompts, generator, run, evaluator, tuner.epoch, dataset, reward.weights)
     return _loop(tuner, watch, accelerator, on_epoch)
 
 
@@ -146,15 +144,19 @@ def _loop(
     row: dict[str, Any] = (run.read_metrics() or [{"epoch": 0}])[-1]
     if watch is not None and tuner.epoch == 0:
         run.append_metrics({"epoch": 0, **watch.look(tuner, 0)})
-    while tuner.epoch < config.train.epochs:
+    stopped = _told_to_stop(tuner, watch, accelerator)
+    while tuner.epoch < config.train.epochs and not stopped:
         epoch: Epoch = tuner.step()
         row = epoch.metrics
+        due = tuner.epoch % config.evaluate.every == 0 or tuner.epoch == config.train.epochs
         if watch is not None:
-            if tuner.epoch % config.evaluate.every == 0 or tuner.epoch == config.train.epochs:
+            if due:
                 row = {**row, **watch.look(tuner, tuner.epoch)}
             run.append_metrics(row)
             watch.tell(row, config.train.epochs)
-            if tuner.epoch % config.train.checkpoint_every == 0 or tuner.epoch == config.train.epochs:
+        stopped = due and _told_to_stop(tuner, watch, accelerator)
+        if watch is not None:
+            if stopped or tuner.epoch % config.train.checkpoint_every == 0 or tuner.epoch == config.train.epochs:
                 tuner.save()
             if on_epoch is not None:
                 with tuner.average.applied_to(tuner.parameters):
@@ -167,116 +169,14 @@ def _loop(
     return row
 
 
-class Watch:
-    """Looks on: fixed prompts with fixed noise every few epochs, TensorBoard, one line an epoch.
-
-    Args:
-        config: The run's config.
-        prompts: Where the fixed requests come from.
-        generator: The policy.
-        run: The run folder.
-        evaluator: Independent classifier, if any.
-        epoch: Epochs done before; what TensorBoard holds of later ones is hidden.
-    """
-
-    def __init__(
-        self,
-        config: TuneConfig,
-        prompts: PromptSource,
-        generator: Generator,
-        run: RunFolder,
-        evaluator: AttributeClassifier | None,
-        epoch: int,
-    ) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.config, self.generator, self.run, self.evaluator = config, generator, run, evaluator
-        self.requests: list[Request] = prompts.fixed(config.evaluate.prompts, config.evaluate.images_per_prompt)
-        self.anchor: Signal | None = None
-        self.board = SummaryWriter(str(run.logs), purge_step=epoch + 1 if epoch else None)
-        self.start = time.perf_counter()
-        write_json(
-            run.samples / "prompts.json",
-            [{"text": r.case.text, "case_id": r.case.case_id, "seed": r.seed} for r in self.requests],
-        )
-
-    def look(self, tuner: Tuner, epoch: int) -> dict[str, float]:
-        """Draw the fixed requests with the averaged weights, save the grid, and measure them.
-
-        The win rate is against the anchor's pictures of the same noise: 0.5 as long as the policy is the anchor.
-        """
-        if self.anchor is None:
-            with tuner.anchor():
-                self.anchor = self.score(tuner, self.draw(tuner))
-        with tuner.average.applied_to(tuner.parameters):
-            images = self.draw(tuner)
-        save_grid(images, self.config.evaluate.images_per_prompt, self.run.samples / f"epoch_{epoch:04d}.png")
-        for folder in ("first",) if epoch == 0 else ("last",):
-            place = self.run.samples / folder
-            place.mkdir(parents=True, exist_ok=True)
-            for number, picture in enumerate(to_pil(images)):
-                picture.save(place / f"{number:03d}.png")
-        scores = self.score(tuner, images)
-        seen = {"evaluate/reward": float(scores.values[scores.valid].mean())} if scores.valid.any() else {}
-        seen["evaluate/win_rate"] = win_rate(scores, self.anchor)
-        if self.evaluator is not None:
-            accuracy = attribute_accuracy(self.evaluator, images, [r.case for r in self.requests])
-            if accuracy is not None:
-                seen["evaluate/attribute_accuracy"] = accuracy
-        pairs = within_prompt_pairs(text_ids([r.case for r in self.requests]))
-        if len(pairs.first):
-            seen["evaluate/ms_ssim"] = float(prompt_means(ms_ssim(images.cpu(), pairs), pairs).mean())
-        for name, value in seen.items():
-            self.board.add_scalar(name, value, epoch)
-        return seen
-
-    def draw(self, tuner: Tuner) -> torch.Tensor:
-        """Return the pictures of the fixed requests."""
-        rollout = self.config.rollout
-        return self.generator.generate(
-            [r.case.text for r in self.requests], [r.seed for r in self.requests],
-            rollout.steps, rollout.guidance, rollout.eta, tuner.plan.rollout_batch,
-        )  # fmt: skip
-
-    def score(self, tuner: Tuner, images: torch.Tensor) -> Signal:
-        """Return what the rewards' sum says of them."""
-        scores = tuner.reward(images.to(self.generator.device), [r.case for r in self.requests])
-        return Signal(scores.values.cpu(), scores.valid.cpu())
-
-    def tell(self, row: dict[str, Any], epochs: int) -> None:
-        """Print one line and feed TensorBoard."""
-        for name, value in row.items():
-            if name != "epoch":
-                self.board.add_scalar(name, value, row["epoch"])
-        spent = time.perf_counter() - self.start
-        say(
-            f"epoch {row['epoch']}/{epochs}  reward {row['reward/mean']:.3f} ± {row['reward/std']:.3f}  "
-            f"kl {row['kl']:.2g}  {row['network_evaluations']:,} evaluations  {spent:.0f} s"
-        )
-
-    def close(self) -> None:
-        """Flush TensorBoard."""
-        self.board.close()
-
-
-def attribute_accuracy(classifier: AttributeClassifier, images: torch.Tensor, cases: list[Case]) -> float | None:
-    """Return the share of known attributes that the classifier finds as asked, ``None`` when it knows none of them."""
-    probabilities = classifier.probabilities(images)
-    right = [
-        (float(probabilities[row, column]) > 0.5) == bool(case.attributes[name])
-        for row, case in enumerate(cases)
-        for column, name in enumerate(classifier.attribute_names)
-        if case.attributes.get(name) is not None
-    ]
-    return sum(right) / len(right) if right else None
-
-
-def save_grid(images: torch.Tensor, columns: int, path: Path) -> None:
-    """Save ``(N, 3, H, W)`` images as one picture, ``columns`` images a row, two pixels apart."""
-    from torchvision.utils import make_grid  # type: ignore[import-untyped]
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil(make_grid(images, nrow=columns, padding=2, pad_value=1.0).unsqueeze(0))[0].save(path)
+def _told_to_stop(tuner: Tuner, watch: Watch | None, accelerator: Accelerator) -> bool:
+    """Ask the first process, which alone looks on, whether the guard ends the run; all must hear it, or they wait."""
+    config = tuner.config
+    if config.evaluate.guard != "stop":
+        return False
+    return bool(
+        on_first(accelerator, lambda: watch is not None and watch.told_to_stop(tuner.epoch, config.train.epochs))
+    )
 
 
 def prompt_cases(dataset: PreparedDataset, config: TuneConfig) -> list[Case]:
@@ -330,12 +230,23 @@ def build_rewards(configs: tuple[RewardConfig, ...], device: torch.device) -> Co
     """
     rewards: dict[str, Reward] = {}
     for config in configs:
-        reward = load_reward(config.name, config.path, config.settings, device)
-        if config.require_check:
-            require_check(reward, config.path)
+        reward = load_configured(config, device)
+        members = reward.members if isinstance(reward, EnsembleReward) else [reward]
+        for member, folder in zip(members, config.folders or (None,), strict=True) if config.require_check else ():
+            require_check(member, folder)
         name = config.name if config.name not in rewards else f"{config.name}{len(rewards)}"
         rewards[name] = GuardedReward(reward)
     return CombinedReward(rewards, dict(zip(rewards, (config.weight for config in configs))))
+
+
+def load_configured(config: RewardConfig, device: torch.device) -> Reward:
+    """Load one reward of a config; an ensemble gets its members.
+
+    Raises:
+        UserError: For an unknown reward or setting, or weights that cannot be read.
+    """
+    members = {"members": [str(folder) for folder in config.members]} if config.members else {}
+    return load_reward(config.name, config.path, {**config.settings, **members}, device)
 
 
 def build_evaluator(config: TuneConfig, reward: CombinedReward, device: torch.device) -> AttributeClassifier | None:
@@ -348,7 +259,8 @@ def build_evaluator(config: TuneConfig, reward: CombinedReward, device: torch.de
         return None
     evaluator = AttributeClassifier.load(config.evaluate.evaluator, device)
     guarded = [getattr(entry, "reward", entry) for entry in reward.rewards.values()]
-    check_independence(evaluator.card, [entry.classifier.card for entry in guarded if hasattr(entry, "classifier")])
+    models = [model for entry in guarded for model in getattr(entry, "members", [entry])]
+    check_independence(evaluator.card, [model.classifier.card for model in models if hasattr(model, "classifier")])
     return evaluator
 
 
