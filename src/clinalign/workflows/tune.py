@@ -41,6 +41,8 @@ from clinalign.tuning.plan import Plan, plan_epoch
 from clinalign.tuning.prompts import PromptSource, Request
 from clinalign.workflows.check_reward import require_check
 from clinalign.workflows.export import export_model
+from clinalign.workflows.model_licence import read_base
+from clinalign.workflows.report_sources import DATASET_FACTS
 
 # A process may wait this long for another that scores slowly or looks on; the launcher ends the rest when one dies.
 PATIENCE = timedelta(hours=2)
@@ -403,7 +405,12 @@ def manifest(
         "seed": config.seed,
         "generator": generator.identity,
         "reward": reward.identity,
-        "dataset": {"path": str(dataset.path), "fingerprint": dataset.fingerprint, "source": dataset.info["source"]},
+        "dataset": {
+            "path": str(dataset.path),
+            "fingerprint": dataset.fingerprint,
+            **{key: dataset.info[key] for key in DATASET_FACTS if key in dataset.info},
+        },
+        "base": asdict(read_base(config.generator.model)),
         "plan": asdict(plan),
         "processes": processes,
     }
