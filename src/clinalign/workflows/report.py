@@ -15,7 +15,7 @@ from clinalign import __version__
 from clinalign.core.files import write_text
 from clinalign.workflows.report_evidence import Goals
 from clinalign.workflows.report_findings import Finding, describe, summarise
-from clinalign.workflows.report_forest import LEFT_OUT, attribute_forest, left_out, subgroup_forests
+from clinalign.workflows.report_forest import SUBGROUPS, attribute_forest, left_out, subgroup_forests
 from clinalign.workflows.report_pictures import EACH, build_gallery
 from clinalign.workflows.report_plots import stage_seconds, training_plots
 from clinalign.workflows.report_seeds import other_instruments, read_also, seed_finding, seed_lines
@@ -174,7 +174,7 @@ def _content(material: Material, title: str, real_images: bool, also: Sequence[M
 
     tables = build_tables(material.metrics, material.compared)
     evaluated = bool(material.metrics)
-    details = {key: entry for key, entry in material.details.items() if key not in ("notes", "dataset", LEFT_OUT)}
+    details = {key: entry for key, entry in material.details.items() if key not in ("notes", "dataset", SUBGROUPS)}
     findings, judged = findings_and_verdicts(material)
     runs = (material, *also)
     over_seeds = seed_lines(runs) if also else []

@@ -220,7 +220,7 @@ def _others(metrics: Metrics) -> Iterator[Finding]:
     if better:
         yield Finding("good", f"Also better: {', '.join(better)}.")
     if worse:
-        yield Finding("bad", f"Also worse: {', '.join(worse)}.")
+        yield Finding("bad", f"Worse: {', '.join(worse)}.")
 
 
 def _single_attributes(metrics: Metrics) -> Iterator[Finding]:

@@ -24,11 +24,11 @@ from clinalign.workflows.report_metrics import (
     value,
     words,
 )
-from clinalign.workflows.report_trends import Trend, difference, trend
+from clinalign.workflows.report_trends import MINUS, Trend, difference, trend
 
 # These move with the number of images, so that rows of different n, or a row and the whole, do not compare.
 MOVES_WITH_N = ("fid", "frd", "precision", "recall", "density", "coverage", "vendi")
-LEFT_OUT = "subgroups_left_out"
+SUBGROUPS = "subgroups"  # in evaluation.json
 _SIDES = {"base": "before", "tuned": "after", "images": "these images", "real": "real images"}
 
 
@@ -104,6 +104,23 @@ class Forest:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A subgroup with too few images.
+
+    Attributes:
+        name: For a reader.
+        size: Generated images.
+        real: Real images.
+        families: What was not measured of it.
+    """
+
+    name: str
+    size: str
+    real: str
+    families: str
+
+
+@dataclass(frozen=True)
 class Scale:
     """From values to percent of a strip's width."""
 
@@ -142,17 +159,22 @@ def subgroup_forests(metrics: Metrics) -> list[Forest]:
     return found
 
 
-def left_out(details: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the subgroups that had too few images, with their number, as the evaluation states them."""
-    stated = details.get(LEFT_OUT)
-    if not isinstance(stated, Mapping):
-        return []
-    cells = []
-    for cell, size in stated.items():
-        column, _, each = str(cell).partition("=")
-        count = size.get("n") if isinstance(size, Mapping) else size
-        cells.append((f"{column_name(column)}: {value_name(column, each)}", str(count)))
-    return cells
+def left_out(details: Mapping[str, Any]) -> list[LeftOut]:
+    """Return the subgroups that had too few images for some measurement, as the evaluation states them."""
+    stated = details.get(SUBGROUPS)
+    cells = stated.get("left_out") if isinstance(stated, Mapping) else None
+    return [
+        LeftOut(cell_name(str(cell["cell"])), str(cell.get("n", "")), str(cell.get("n_real", "")),
+                ", ".join(map(str, cell.get("left_out", ()))))
+        for cell in (cells if isinstance(cells, list) else ())
+        if isinstance(cell, Mapping) and "cell" in cell
+    ]  # fmt: skip
+
+
+def cell_name(cell: str) -> str:
+    """Name a cell, such as ``sex=female``, for a reader."""
+    column, _, each = cell.partition("=")
+    return f"{column_name(column)}: {value_name(column, each)}"
 
 
 def column_name(column: str) -> str:
@@ -260,9 +282,15 @@ def _ticks(scale: Scale, unit: str, signed: bool = False) -> tuple[tuple[float, 
 
     found = [float(tick) for tick in MaxNLocator(nbins=3).tick_values(scale.low, scale.high)]
     inside = [tick for tick in found if scale.low <= tick <= scale.high]
-    texts = [f"{100 * tick:.0f}" if unit == "percent" else f"{tick:g}" for tick in inside]
-    sign = ["+" if signed and tick > 1e-12 else "" for tick in inside]
-    return tuple((scale(tick), f"{mark}{text}") for tick, mark, text in zip(inside, sign, texts, strict=True))
+    texts = [_tick(tick, unit, signed).replace("-", MINUS) for tick in inside]
+    return tuple((scale(tick), text) for tick, text in zip(inside, texts, strict=True))
+
+
+def _tick(tick: float, unit: str, signed: bool) -> str:
+    sign = "+" if signed and tick > 1e-12 else ""
+    if unit == "percent":
+        return f"{sign}{100 * tick:.0f}{'' if signed else ' %'}"
+    return f"{sign}{tick:g}"
 
 
 def _short(amount: float, unit: str) -> str:

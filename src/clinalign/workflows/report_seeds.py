@@ -133,6 +133,5 @@ def seed_finding(first: Material, materials: Sequence[Material], lines: Sequence
     told = "; ".join(f"{line.label} {line.mean} (from {line.range})" for line in lines[:3])
     if not told:
         return Finding("neutral", f"{count} seeds of tuning, not all of them evaluated with the same instruments.")
-    return Finding(
-        "neutral", f"Over {count} seeds of tuning, mean change: {told}. The rest of the page is {first.name}."
-    )
+    text = f"Over {count} seeds of tuning, mean change: {told}. The rest of the page is about {first.name} alone."
+    return Finding("neutral", text)

@@ -45,8 +45,8 @@ def around(ends: tuple[float, float] | None, unit: str) -> str:
     """Write the interval of a difference, with a space before it, or nothing where there is none."""
     if ends is None:
         return ""
-    scale = 100 if unit == "percent" else 1
-    return bracket((scale * ends[0], scale * ends[1])).replace("-", MINUS)
+    text = f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]" if unit == "percent" else bracket(ends)
+    return text.replace("-", MINUS)
 
 
 def _better(key: str) -> str:
