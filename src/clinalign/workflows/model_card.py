@@ -177,7 +177,7 @@ def _content(
     return {
         "name": material.name,
         "phantom": str(dataset.get("source", "")).startswith("phantom"),
-        "dataset": dataset,
+        "dataset": _Facts(dataset),
         "data_licence": "unknown: the data state none" if is_unknown(licence) else licence,
         "base": base,
         "base_identity": manifest.get("generator") or "unknown",
@@ -189,7 +189,7 @@ def _content(
         "rollout": _section(config, "rollout"),
         "adapter": _section(_section(config, "generator"), "adapter"),
         "feedback": _section(config, "feedback"),
-        "rewards": config.get("rewards") or [],
+        "rewards": [_Facts(reward) for reward in config.get("rewards") or []],
         "reward_identity": manifest.get("reward") or "unknown",
         "epochs": last.get("epoch"),
         "evaluations": last.get("network_evaluations"),
@@ -257,6 +257,13 @@ def _sampling(rollout: Mapping[str, Any]) -> str:
     return "".join(f", {argument}={rollout[name]}" for argument, name in named if name in rollout)
 
 
-def _section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+class _Facts(dict[str, Any]):
+    """A record in which what is not known is ``None``: runs of other versions lack some of it."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def _section(tree: Mapping[str, Any], name: str) -> _Facts:
     section = tree.get(name)
-    return section if isinstance(section, Mapping) else {}
+    return _Facts(section) if isinstance(section, Mapping) else _Facts()
