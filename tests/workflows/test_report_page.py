@@ -420,6 +420,12 @@ class TestSeeds:
             section(page, "In a minute")
         )
 
+    def test_what_one_run_shows_and_the_seeds_do_not_is_said(self, tmp_path: Path) -> None:
+        metrics = some_metrics() | {f"tuned/{ACCURACY}": entry(0.75, 0.73, 0.77, **JUDGE)}
+        page = parse(report(make_run(tmp_path / "a"), also=[make_run(tmp_path / "b", 1, metrics)]))
+        told = words(section(page, "In a minute"))
+        assert "Beyond chance in a, but not over the seeds: Attributes kept." in told  # +10 and -5 points
+
     def test_another_config_is_refused_by_name(self, tmp_path: Path) -> None:
         first = make_run(tmp_path / "a", rollout={"steps": 10})
         other = make_run(tmp_path / "b", 1, rollout={"steps": 20})

@@ -170,6 +170,12 @@ def _diversity(metrics: Metrics, goals: Goals) -> Iterator[Finding]:
             f"Pictures of one prompt became more alike: diversity within a prompt fell by {written_share(worst, ends)} "
             f"({name}), more than the {100 * goals.diversity_loss:.0f} % allowed.",
         )
+    elif worst > 0 and ends is not None and ends[1] >= goals.diversity_loss:
+        yield Finding(
+            "neutral",
+            "Pictures of one prompt may have become more alike: diversity fell by "
+            f"{written_share(worst, ends)} ({name}), and up to {100 * goals.diversity_loss:.0f} % is allowed.",
+        )
     elif worst <= 0:
         yield Finding("good", f"Pictures of one prompt are as varied as before ({name}: {100 * -worst:+.1f} %).")
     else:

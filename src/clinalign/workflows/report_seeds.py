@@ -13,7 +13,7 @@ from clinalign.workflows.report_metrics import instrument, meaning, move
 from clinalign.workflows.report_sources import Material, read
 from clinalign.workflows.report_summary import KEYS
 from clinalign.workflows.report_tables import flatten
-from clinalign.workflows.report_trends import Trend, around, signed
+from clinalign.workflows.report_trends import Trend, around, signed, trend
 
 # What may differ between the seeds of one experiment: where it ran and how often it looked.
 _MAY_DIFFER = ("seed", "train: device", "train: micro batch", "train: checkpoint every", "rollout: batch size",
@@ -26,6 +26,7 @@ class SeedLine:
     """The change of one metric over the runs.
 
     Attributes:
+        key: ``family/name``.
         label: Its name.
         better: Which way is better.
         each: Change of each run, in the order of the runs; empty where one was not measured.
@@ -34,6 +35,7 @@ class SeedLine:
         trend: Better or worse where that interval excludes 0.
     """
 
+    key: str
     label: str
     better: str
     each: tuple[str, ...]
@@ -92,17 +94,18 @@ def seed_lines(materials: Sequence[Material]) -> list[SeedLine]:
         if known is None or len(changes) < len(materials) or len(instruments) > 1:
             continue
         ends = interval_over_seeds(changes)
-        trend: Trend = ""
+        over_seeds: Trend = ""
         if ends is not None and not ends[0] <= 0 <= ends[1]:
-            trend = "better" if (ends[0] > 0) == (known.better == "higher") else "worse"
+            over_seeds = "better" if (ends[0] > 0) == (known.better == "higher") else "worse"
         found.append(
             SeedLine(
+                key=key,
                 label=known.label,
                 better=known.better,
                 each=tuple(signed(change, known.unit) for change in changes),
                 mean=signed(sum(changes) / len(changes), known.unit) + around(ends, known.unit),
                 range=f"{signed(min(changes), known.unit)} to {signed(max(changes), known.unit)}",
-                trend=trend,
+                trend=over_seeds,
             )
         )
     return found
@@ -133,5 +136,12 @@ def seed_finding(first: Material, materials: Sequence[Material], lines: Sequence
     told = "; ".join(f"{line.label} {line.mean} (from {line.range})" for line in lines[:3])
     if not told:
         return Finding("neutral", f"{count} seeds of tuning, not all of them evaluated with the same instruments.")
-    text = f"Over {count} seeds of tuning, mean change: {told}. The rest of the page is about {first.name} alone."
-    return Finding("neutral", text)
+    alone = [line.label for line in lines if not line.trend and _moved(first, line)]
+    text = f"Over {count} seeds of tuning, mean change: {told}."
+    text += f" Beyond chance in {first.name}, but not over the seeds: {', '.join(alone)}." if alone else ""
+    return Finding("neutral", f"{text} The rest of the page is about {first.name} alone.")
+
+
+def _moved(material: Material, line: SeedLine) -> bool:
+    change = move(material.metrics, line.key)
+    return change is not None and bool(trend(change, line.better))
