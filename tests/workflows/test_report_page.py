@@ -415,7 +415,9 @@ class TestSeeds:
         ]  # fmt: skip
         # lifted by 0, 0.1 and 0.2: the line is 0.1 above the first run
         reward = next(section(page, "How tuning went").iter("svg"))
-        assert reward.get("aria-label") == "Reward by epoch: reward 0.620 at epoch 1, 0.760 at 8"
+        assert reward.get("aria-label") == (
+            "Reward by epoch: reward 0.620 at epoch 1, 0.760 at 8 (band 0.660 to 0.860)"
+        )
         assert "Over 3 seeds of tuning, mean change: Attributes kept +10.0 points" in words(
             section(page, "In a minute")
         )

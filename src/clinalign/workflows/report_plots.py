@@ -141,11 +141,14 @@ def _draw_lines(lines: Mapping[str, Series], title: str) -> Markup:
         if len(lines) > 1:
             axes.legend(frameon=False, fontsize=9)
 
-    told = "; ".join(
-        f"{name} {number(line.means[0])} at epoch {line.epochs[0]:g}, {number(line.means[-1])} at {line.epochs[-1]:g}"
-        for name, line in lines.items()
-    )
+    told = "; ".join(f"{name} {_ends(line)}" for name, line in lines.items())
     return _draw(draw, f"{title} by epoch: {told}")
+
+
+def _ends(line: Series) -> str:
+    """Say where a line begins and ends, for those who do not see it."""
+    band = f" (band {number(line.lows[-1])} to {number(line.highs[-1])})" if line.band else ""
+    return f"{number(line.means[0])} at epoch {line.epochs[0]:g}, {number(line.means[-1])} at {line.epochs[-1]:g}{band}"
 
 
 def _draw(draw: Callable[[Any], None], label: str, size: tuple[float, float] = _SIZE) -> Markup:
