@@ -33,3 +33,23 @@ def test_a_folder_that_is_no_run_is_one_line_and_status_2(tmp_path: Path, capsys
     assert err.startswith(f"clinalign: error: {tmp_path} is not a run")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_table_and_card_are_written_beside_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        folder = tmp_path / f"run{seed}"
+        (folder / "evaluation").mkdir(parents=True)
+        (folder / "model").mkdir()
+        (folder / "config.yaml").write_text(f"seed: {seed}\n")
+        (folder / "metrics.jsonl").write_text('{"epoch": 1, "reward/mean": 0.5}\n')
+        entries = {f"{side}/fidelity/fid": {"value": 9.0, "ci95": [8.0, 10.0], "n": 50} for side in ("base", "tuned")}
+        (folder / "evaluation" / "metrics.json").write_text(json.dumps(entries))
+    one, two = str(tmp_path / "run0"), str(tmp_path / "run1")
+    page, table = f"{one}/report/index.html", f"{tmp_path}/numbers.csv"
+    status, out, _ = run(capsys, one, "--also", two, "--csv", table, "--card", "--json")
+    assert (status, json.loads(out)) == (0, {"report": page, "csv": table, "card": f"{one}/model/README.md"})
+    assert len(Path(table).read_text().splitlines()) == 1 + 2 * 2
+    status, out, err = run(capsys, one, "--also", one)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"clinalign: error: --also {one} has seed 0")
+    assert err.count("\n") == 1

@@ -47,7 +47,8 @@ def test_one_command_makes_everything_and_a_second_finds_it_done(
     assert Path(first["report"]).is_file()
     assert json.loads((out / "metrics.json").read_text()) == first["metrics"]
     assert first["metrics"]["tuned/alignment/attribute_accuracy"]["n"] == 40
-    for part in ("data/dataset.json", "base/model_index.json", "reward/check.json", "run/model", "evaluation/images"):
+    for part in ("data/dataset.json", "base/model_index.json", "reward/check.json", "run/model/README.md",
+                 "evaluation/images"):  # fmt: skip
         assert (out / part).exists(), part
 
     again = demo(out, modality)

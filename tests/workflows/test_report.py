@@ -149,6 +149,11 @@ class TestFindings:
         metrics = changed(change__diversity=entry(-0.04, -0.07, -0.01))
         assert "diversity fell by 4 % [1, 7]" in texts("good", summarise(metrics))
 
+    def test_diversity_that_may_have_fallen_by_more_is_not_called_kept(self) -> None:
+        findings = summarise(changed(change__diversity=entry(-0.04, -0.15, 0.07)))
+        assert "may have become more alike: diversity fell by 4 % [-7, 15]" in texts("neutral", findings)
+        assert "diversity" not in texts("good", findings)
+
     def test_diversity_that_falls_by_less_is_not(self) -> None:
         assert "diversity fell by 4 % [2, 6]" in texts("good", summarise(good_metrics()))
 

@@ -109,6 +109,8 @@ def test_the_run_folder(tiny: Any, straight: Path) -> None:
     made_of = json.loads((straight / "manifest.json").read_text(encoding="utf-8"))
     assert made_of["plan"]["images"] == 8
     assert {"generator", "reward", "dataset", "seed", "versions"} <= set(made_of)
+    assert made_of["base"] == {"hub_id": "", "from_scratch": False, "licence": ""}  # what the model card needs
+    assert {"source", "licence", "citation", "counts", "groups"} <= set(made_of["dataset"])
     assert load_config(straight / "config.yaml") == small(tiny)
     # the export carries the average, and not the last weights
     tensors, _ = load_state(straight / "checkpoints" / "epoch_00004")

@@ -21,13 +21,29 @@ def report_command(
             help="Show real examples beside generated ones; leave them out where the licence forbids to pass them on.",
         ),
     ] = True,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option("--also", metavar="RUN", help="A run of the same config with another seed; may be given again."),
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option("--evaluation", metavar="DIR", help="Evaluation of the run, where it is not RUN/evaluation."),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Write all numbers as a table too, for a spreadsheet or pandas."),
+    ] = None,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write RUN/model/README.md too: the model card in Hugging Face format.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write RUN/report/index.html: one page that needs nothing else, for reading, printing and sending on."""
-    from clinalign.workflows.report import report
+    from clinalign.workflows.report import export_report
 
-    page = report(run, real_images)
+    written = export_report(run, real_images, also or (), evaluation, csv, card)
     if as_json:
-        print_json({"report": str(page)})
+        print_json({name: str(path) for name, path in written.items()})
     else:
-        print(page)
+        for path in written.values():
+            print(path)

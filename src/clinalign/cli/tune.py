@@ -46,14 +46,15 @@ def tune_command(
         return
     from accelerate import PartialState
 
-    from clinalign.workflows.report import report_run
+    from clinalign.workflows.model_card import may_write_card
+    from clinalign.workflows.report import export_report
     from clinalign.workflows.tune import tune
     from clinalign.workflows.watch import guard_state
 
     row = tune(resolved, out, resume)
     if not PartialState().is_main_process:  # the others leave the report to the first
         return
-    page = report_run(out)
+    page = export_report(out, card=may_write_card(out))["report"]
     if as_json:
         print_json({"run": str(out), "report": str(page), **guard_state(out), **row})
     else:

@@ -109,8 +109,9 @@ def demo(out: Path | str = "demo", modality: str = "skin", seed: int = 0) -> dic
     from clinalign.workflows.check_reward import check_reward
     from clinalign.workflows.evaluate import evaluate_pair
     from clinalign.workflows.evaluation_setup import EvaluateSettings
+    from clinalign.workflows.model_card import may_write_card
     from clinalign.workflows.prepare import prepare
-    from clinalign.workflows.report import report_demo
+    from clinalign.workflows.report import export_report
     from clinalign.workflows.train_base import BaseSettings, train_base
     from clinalign.workflows.tune import tune
 
@@ -159,7 +160,7 @@ def demo(out: Path | str = "demo", modality: str = "skin", seed: int = 0) -> dic
         lambda: evaluate_pair(base, run, data, evaluator, out / "evaluation", comparison),
     )
     shutil.copyfile(out / "evaluation" / "metrics.json", out / "metrics.json")
-    report = report_demo(out)
+    report = export_report(out, card=may_write_card(run))["report"]
     say(f"report: {report}")
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return {"report": str(report), "metrics": metrics, "seconds": stages.seconds}

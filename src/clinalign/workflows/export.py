@@ -42,8 +42,8 @@ def export_model(generator: Generator, base: str, out: Path) -> None:
             generator.pipeline.save_pretrained(folder, safe_serialization=True)
             return
         if source.is_dir():
-            shutil.copytree(source, folder, copy_function=_link, dirs_exist_ok=True,
-                            ignore=shutil.ignore_patterns(LORA_FILE, ACE_FILE, "clinalign.json"))  # fmt: skip
+            foreign = shutil.ignore_patterns(LORA_FILE, ACE_FILE, "clinalign.json", "README.md")  # of the base alone
+            shutil.copytree(source, folder, copy_function=_link, dirs_exist_ok=True, ignore=foreign)
         else:
             Generator.load(base, adapter=False).pipeline.save_pretrained(folder, safe_serialization=True)
         save_lora(generator.unet, folder)

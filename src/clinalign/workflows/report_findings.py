@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from clinalign.workflows.report_evidence import (
     ACCURACY,
+    DIVERSITY,
     FID,
     Goals,
     diversity_losses,
@@ -17,6 +18,7 @@ from clinalign.workflows.report_evidence import (
     rose_beyond,
     written_share,
 )
+from clinalign.workflows.report_forest import subgroup_forests
 from clinalign.workflows.report_guard import GuardRecord, guard_sentences
 from clinalign.workflows.report_metrics import (
     Metrics,
@@ -24,12 +26,19 @@ from clinalign.workflows.report_metrics import (
     attributes,
     bracket,
     interval,
+    meaning,
     move,
     number,
     percents,
     value,
     words,
+    written,
 )
+from clinalign.workflows.report_trends import trends
+
+# Metrics that have a sentence of their own, always or when they fell.
+_TOLD = (ACCURACY, "alignment/apr", FID, *DIVERSITY)
+_TOLD_WHEN_LOST = ("fidelity/recall", "fidelity/coverage")
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,9 @@ def summarise(
         *_bought(metrics, curve, goals or Goals()),
         *_diversity(metrics, goals or Goals()),
         *_fidelity(metrics),
+        *_others(metrics),
         *_single_attributes(metrics),
+        *_subgroups(metrics),
         *_measure(metrics, notes),
         *_remarks(notes),
     ]
@@ -179,6 +190,12 @@ def _diversity(metrics: Metrics, goals: Goals) -> Iterator[Finding]:
             f"Pictures of one prompt became more alike: diversity within a prompt fell by {written_share(worst, ends)} "
             f"({name}), more than the {100 * goals.diversity_loss:.0f} % allowed.",
         )
+    elif worst > 0 and ends is not None and ends[1] >= goals.diversity_loss:
+        yield Finding(
+            "neutral",
+            "Pictures of one prompt may have become more alike: diversity fell by "
+            f"{written_share(worst, ends)} ({name}), and up to {100 * goals.diversity_loss:.0f} % is allowed.",
+        )
     elif worst <= 0:
         yield Finding("good", f"Pictures of one prompt are as varied as before ({name}: {100 * -worst:+.1f} %).")
     else:
@@ -215,6 +232,23 @@ def _beside_floor(entry: Mapping[str, Any]) -> str:
     return f" (at {size} pictures a side {number(here)}, where real images among themselves have {number(floor)})"
 
 
+def _others(metrics: Metrics) -> Iterator[Finding]:
+    """Name every other metric that moved beyond chance: nothing that got worse stays unsaid."""
+    better: list[str] = []
+    worse: list[str] = []
+    for key, which in trends(metrics):
+        known, change = meaning(key), move(metrics, key)
+        told = key in _TOLD or (which == "worse" and key in _TOLD_WHEN_LOST)
+        if told or known is None or change is None or not which:
+            continue
+        shown = [written(amount, known.unit)[0] for amount in (change.before, change.after)]
+        (better if which == "better" else worse).append(f"{known.label} ({shown[0]} to {shown[1]})")
+    if better:
+        yield Finding("good", f"Also better: {', '.join(better)}.")
+    if worse:
+        yield Finding("bad", f"Worse: {', '.join(worse)}.")
+
+
 def _single_attributes(metrics: Metrics) -> Iterator[Finding]:
     gained: list[str] = []
     lost: list[str] = []
@@ -227,6 +261,23 @@ def _single_attributes(metrics: Metrics) -> Iterator[Finding]:
         yield Finding("good", f"Kept better, one by one: {', '.join(gained)}.")
     if lost:
         yield Finding("bad", f"Kept less well, one by one: {', '.join(lost)}.")
+
+
+def _subgroups(metrics: Metrics) -> Iterator[Finding]:
+    """Say for whom prompts are kept better, and name every subgroup for whom something got worse."""
+    worse: dict[str, list[str]] = {}
+    for forest in subgroup_forests(metrics):
+        rows = [(heading, row) for heading, rows in forest.groups for row in rows if row.moved is not None]
+        lost = [f"{heading} {row.label} ({row.change})" for heading, row in rows if row.trend == "worse"]
+        gained = sum(row.trend == "better" for _, row in rows)
+        if rows and forest.metric == ACCURACY:
+            text = f"Prompts are kept better beyond chance in {gained} of {len(rows)} subgroups."
+            yield Finding("good" if gained else "neutral", text)
+        if lost:
+            worse[forest.title] = lost
+    for title, lost in worse.items():
+        where = "1 subgroup" if len(lost) == 1 else f"{len(lost)} subgroups"
+        yield Finding("bad", f"{title}: worse in {where}: {', '.join(lost)}.")
 
 
 def _measure(metrics: Metrics, notes: Sequence[str]) -> Iterator[Finding]:

@@ -171,6 +171,11 @@ def interval(metrics: Metrics, key: str) -> tuple[float, float] | None:
     return float(ends[0]), float(ends[1])
 
 
+def instrument(entry: Mapping[str, Any]) -> str:
+    """Return the identity of the network that an entry was measured with, empty where none is stated."""
+    return str(entry.get("evaluator") or entry.get("extractor") or "")
+
+
 def attributes(metrics: Metrics) -> list[str]:
     """Return the attributes that were measured one by one, in their order."""
     found: dict[str, None] = {}

@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from clinalign.core.errors import UserError
 from clinalign.workflows.report_metrics import words
 from clinalign.workflows.report_sources import Material, read_json
 
-SHOWN = 12  # the first cases, as they come
+PROMPTS, EACH, SHOWN = 12, 4, 32  # the first prompts, the first pictures of each, and pictures of a kind in all
 FAILURES = 8
 GRIDS = 4  # looks at the training, evenly spread
 _PAIR_SIDE, _GRID_SIDE = 256, 1400  # pixels; larger pictures are scaled down
-_PNG_PIXELS = 256 * 256  # above this, JPEG is the smaller file at no visible cost
+_PNG_PIXELS = 128 * 128  # above this, JPEG is the smaller file at no visible cost
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,15 @@ class Picture:
         """The marks worth a word: everything asked for, and what is there without being asked for."""
         return sorted((mark for mark in self.marks if mark.asked or mark.found), key=lambda mark: not mark.asked)
 
+    @property
+    def wrong(self) -> str:
+        """What is not as asked, in words; empty where everything is."""
+        return ", ".join(
+            f"{mark.name} is missing" if mark.asked else f"{mark.name}, not asked for"
+            for mark in self.spoken
+            if not mark.right
+        )
+
 
 @dataclass(frozen=True)
 class Card:
@@ -88,11 +97,35 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """One prompt with several noises, side by side: a row before, a row after, a row of real images.
+
+    Attributes:
+        text: The prompt.
+        cards: One a noise.
+    """
+
+    text: str
+    cards: tuple[Card, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """What the rows hold, of those that any card has."""
+        found = {picture.label for card in self.cards for picture in card.pictures}
+        return [label for label in ("Before", "After", "Real", "Generated") if label in found]
+
+    def row(self, label: str) -> list[Picture | None]:
+        """Return the pictures of one row; ``None`` where a card has none."""
+        return [next((each for each in card.pictures if each.label == label), None) for card in self.cards]
+
+
+@dataclass(frozen=True)
 class Gallery:
     """All pictures of a page.
 
     Attributes:
-        shown: The first cases in their order, none left out.
+        sheets: The first prompts in their order with the first pictures of each, none picked or left out.
+        pictures: How many pictures of a kind that are, and of how many.
         failures: The tuned pictures that keep their prompt worst, worst first.
         judged: How many tuned pictures the failures were chosen from.
         faultless: How many of them keep every attribute.
@@ -100,7 +133,8 @@ class Gallery:
         grids: Looks at the training: title and data URI.
     """
 
-    shown: tuple[Card, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
+    pictures: tuple[int, int] = (0, 0)
     failures: tuple[Card, ...] = ()
     judged: int = 0
     faultless: int = 0
@@ -118,16 +152,33 @@ def build_gallery(material: Material, real_images: bool = True) -> Gallery:
     cards = [card for pair in material.pairs if (card := _pair_card(pair, material, real_images)) is not None]
     judged = [card for card in cards if card.kept is not None]
     failing = sorted((card for card in judged if card.kept != 1.0), key=lambda card: (card.kept, card.margin))
-    shown = tuple(cards[:SHOWN]) or _sample_cards(material) or _plain_cards(material)
+    drawn = cards or _sample_cards(material) or _plain_cards(material)
+    chosen = sheets(drawn)
+    shown = [card for sheet in chosen for card in sheet.cards]
     failures = tuple(failing[:FAILURES])
     return Gallery(
-        shown=shown,
+        sheets=chosen,
+        pictures=(len(shown), len(drawn)),
         failures=failures,
         judged=len(judged),
         faultless=len(judged) - len(failing),
         synthetic_only=all(picture.label != "Real" for card in (*shown, *failures) for picture in card.pictures),
         grids=_grids(material),
     )
+
+
+def sheets(cards: Sequence[Card]) -> tuple[Sheet, ...]:
+    """Put the pictures of one prompt together: the first prompts, and the first pictures of each, in their order."""
+    prompts: dict[str, list[Card]] = {}
+    for card in cards:
+        prompts.setdefault(card.text, []).append(card)
+    found: list[Sheet] = []
+    left = SHOWN
+    for text, drawn in list(prompts.items())[:PROMPTS]:
+        if left > 0:
+            found.append(Sheet(text, tuple(drawn[: min(EACH, left)])))
+            left -= len(found[-1].cards)
+    return tuple(found)
 
 
 def marks(
@@ -198,37 +249,34 @@ def _margin(attributes: Mapping[str, Any], probabilities: Mapping[str, Any]) -> 
     return sum(given) / len(given)
 
 
-def _sample_cards(material: Material) -> tuple[Card, ...]:
-    """Make cards from the fixed prompts of the training: the first picture of each prompt."""
+def _sample_cards(material: Material) -> list[Card]:
+    """Make cards from the fixed prompts of the training, a card a noise."""
     prompts = read_json(material.samples / "prompts.json") if material.samples else None
     if material.samples is None or not isinstance(prompts, list):
-        return ()
-    cards: dict[str, Card] = {}
+        return []
+    cards = []
     for number, prompt in enumerate(prompts):
-        key = f"{prompt.get('case_id')} {prompt['text']}"
-        if key in cards or len(cards) == SHOWN:
-            continue
         pictures = tuple(
             Picture(label, uri)
             for folder, label in (("first", "Before"), ("last", "After"))
             if (uri := inline(material.samples / folder / f"{number:03d}.png")) is not None
         )
         if pictures:
-            cards[key] = Card(str(prompt["text"]), pictures, None, 0.0)
-    return tuple(cards.values())
+            cards.append(Card(str(prompt["text"]), pictures, None, 0.0))
+    return cards
 
 
-def _plain_cards(material: Material) -> tuple[Card, ...]:
+def _plain_cards(material: Material) -> list[Card]:
     """Make cards from the pictures of a single evaluation, which have no counterpart."""
     if material.samples is not None:
-        return ()
+        return []
     folder = material.pictures / "images"
     texts = _texts(folder / "metadata.csv")
-    return tuple(
+    return [
         Card(texts.get(path.name, ""), (Picture("Generated", uri),), None, 0.0)
         for path in sorted(folder.glob("*.png"))[:SHOWN]
         if (uri := inline(path)) is not None
-    )
+    ]
 
 
 def _texts(table: Path) -> dict[str, str]:

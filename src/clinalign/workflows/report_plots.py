@@ -8,14 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from clinalign.tuning.guards import LOSSES, REAL_RANGES
-from clinalign.workflows.report_metrics import COMPARED, SINGLE, Metrics, attributes, interval, value, words
+from clinalign.tuning.guards import LEVEL, LOSSES, REAL_RANGES
+from clinalign.workflows.report_metrics import number, words
+
+Curve = Sequence[Mapping[str, Any]]  # rows of metrics.jsonl
 
 BASE, TUNED, REAL, INK, LINE = "#8792a2", "#0b6b6b", "#b4762a", "#2b3440", "#d9dee5"
 FIFTH = "#8b3a62"
 _SIZE = (4.6, 2.75)  # inches; small, so that letters stay readable when a phone shows one plot a row
+_WINS, _LIKENESS = "evaluate/win_rate", "evaluate/ms_ssim"
+_REWARD_BAND = ", band of one standard deviation of its pictures."
+_EDGES = {"Watch metrics": 1.0, "Lost since before tuning": 0.0}  # dashed lines: where a metric begins to be worse
 _STAGES = {"rollout": "drawing", "reward": "scoring", "update": "learning"}
 _STYLE = {
     "svg.fonttype": "none",  # letters stay text: sharp, searchable, and a tenth of the size
@@ -50,104 +55,107 @@ class Plot:
     svg: Markup
 
 
-def training_plots(curve: Sequence[Mapping[str, Any]]) -> list[Plot]:
-    """Draw what the training logged: reward, held-out evaluator, KL, diversity; those that are there."""
-    plots = []
-    if _series(curve, "reward/mean")[0]:
-        plots.append(
-            Plot(
-                "Reward",
-                "What training pushes up: mean of an epoch, band of one standard deviation.",
-                _draw(lambda axes: _reward(axes, curve), "Reward by epoch"),
-            )
-        )
-    held_out = [key for key in _keys(curve) if key.startswith("evaluate/") and not key.startswith("evaluate/reward")]
-    varied = [key for key in held_out if "diversity" in key or "ms_ssim" in key or "distance" in key]
-    judged = [key for key in held_out if key not in varied]
-    for keys, title, caption in (
-        (judged, "Held-out evaluator", "What training does not see: if it stays flat while the reward rises, beware."),
-        (varied, "Diversity", "How different the pictures of one prompt are."),
-        (["kl"], "Distance to the model before tuning", "KL divergence of a denoising step: how far tuning has moved."),
-    ):
-        if any(_series(curve, key)[0] for key in keys):
-            plots.append(Plot(title, caption, _draw(_lines(curve, keys), f"{title} by epoch")))
-    return [*plots, *_watch_plots(curve)]
+@dataclass(frozen=True)
+class Series:
+    """One line of a drawing, with a point and a band an epoch.
+
+    Attributes:
+        epochs: Where the points lie.
+        means: The line.
+        lows: Lower edge of the band.
+        highs: Upper edge.
+        band: Whether the band is drawn.
+    """
+
+    epochs: list[float]
+    means: list[float]
+    lows: list[float]
+    highs: list[float]
+    band: bool
 
 
-def _watch_plots(curve: Sequence[Mapping[str, Any]]) -> list[Plot]:
-    """Draw the watch metrics: distances to real images in real ranges, and what was lost since before tuning."""
-    plots = []
-    for names, edge, title, caption in (
-        (
-            REAL_RANGES, 1.0, "Watch metrics",
-            "How far fixed prompts lie from real images, in ways that no reward sees; the dashed line is the edge of "
-            "what real images among themselves reach. They may fall while the reward rises, and should not rise.",
-        ),
-        (LOSSES, 0.0, "Lost since before tuning", "Shares lost of diversity and of the evaluator's accuracy; 0: none."),
-    ):  # fmt: skip
-        keys = [f"watch/{name}" for name in names if _series(curve, f"watch/{name}")[0]]
-        if keys:
-            plots.append(Plot(title, caption, _draw(_lines(curve, keys, edge), f"{title} by epoch")))
+def training_plots(curve: Curve, also: Sequence[Curve] = ()) -> list[Plot]:
+    """Draw what the training logged: reward, held-out evaluator, KL, diversity, watch metrics; those that are there.
+
+    Args:
+        curve: Rows of ``metrics.jsonl``.
+        also: The same of runs that differ in their seed. The line is then the mean of all, over the epochs that all
+            have, and the band goes from the lowest run to the highest; else the reward's band is the spread of single
+            pictures.
+    """
+    curves, plots = (curve, *also), []
+    spread = f" Line: mean of {len(curves)} seeds; band: lowest to highest." if also else ""
+    rewards = _over_runs(curves, "reward/mean")
+    if rewards.epochs:
+        caption = "What training pushes up: mean of an epoch" + (f".{spread}" if also else _REWARD_BAND)
+        reward = rewards if also else _with_spread(rewards, curve)
+        plots.append(Plot("Reward", caption, _draw_lines({"reward": reward}, "Reward")))
+    for keys, title, caption in _chosen(_keys(curve)):
+        lines = {_label(key): found for key in keys if (found := _over_runs(curves, key)).epochs}
+        if lines:
+            plots.append(Plot(title, caption + spread, _draw_lines(lines, title, _EDGES.get(title))))
     return plots
 
 
-def attribute_plot(metrics: Metrics, compared: bool = True) -> Plot | None:
-    """Draw how often each attribute is kept, with 95 % intervals: before and after, or one set, beside real images."""
-    names = attributes(metrics)
-    if not names:
-        return None
-    height = 0.8 + 0.42 * len(names)
-    svg = _draw(lambda axes: _dots(axes, metrics, names, compared), "Attributes kept, one by one", (5.2, height))
-    return Plot("Attribute by attribute", "Share of pictures in which it is as asked, with 95 % intervals.", svg)
+def _chosen(keys: Sequence[str]) -> list[tuple[list[str], str, str]]:
+    """Return which keys share a drawing, its title and what it says."""
+    looks = [key for key in keys if key.startswith("evaluate/") and key not in ("evaluate/reward", _WINS, _LIKENESS)]
+    varied = [key for key in looks if "diversity" in key or "distance" in key]
+    judged = [key for key in looks if key not in varied]
+    ranges, losses = ([f"{LEVEL}{name}" for name in names] for names in (REAL_RANGES, LOSSES))
+    return [
+        (judged, "Held-out evaluator", "What training does not see: if it stays flat while the reward rises, beware."),
+        ([_WINS], "Wins against the model before tuning",
+         "Share of pictures with more reward than before tuning; 0.5 is no difference. The reward's own word."),
+        ([_LIKENESS], "Likeness within a prompt",
+         "MS-SSIM between pictures of one prompt: rising means that they become alike."),
+        (varied, "Diversity", "How different the pictures of one prompt are: falling means that they become alike."),
+        (["kl"], "Distance to the model before tuning", "KL divergence of a denoising step: how far tuning has moved."),
+        (ranges, "Watch metrics",
+         "How far fixed prompts lie from real images, in ways that no reward sees; the dashed line is the edge of "
+         "what real images among themselves reach. They may fall while the reward rises, and should not rise."),
+        (losses, "Lost since before tuning", "Shares lost of diversity and of the evaluator's accuracy; 0: none."),
+    ]  # fmt: skip
 
 
-def _reward(axes: Any, curve: Sequence[Mapping[str, Any]]) -> None:
-    epochs, means = _series(curve, "reward/mean")
+def _over_runs(curves: Sequence[Curve], key: str) -> Series:
+    """Return mean, lowest and highest over the runs at the epochs that all have; of one run, no band."""
+    runs = [dict(zip(*_series(curve, key), strict=True)) for curve in curves]
+    epochs = sorted(set.intersection(*(set(run) for run in runs)))
+    values = [[run[epoch] for run in runs] for epoch in epochs]
+    means = [sum(at) / len(at) for at in values]
+    return Series(epochs, means, [min(at) for at in values], [max(at) for at in values], band=len(runs) > 1)
+
+
+def _with_spread(rewards: Series, curve: Curve) -> Series:
+    """Put the band of one standard deviation of single pictures around the mean of each epoch."""
     spreads = [float(row.get("reward/std") or 0.0) for row in curve if isinstance(row.get("reward/mean"), int | float)]
-    lows = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
-    highs = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
-    axes.fill_between(epochs, lows, highs, color=TUNED, alpha=0.12, linewidth=0)
-    axes.plot(epochs, means, color=TUNED, linewidth=1.8)
+    pairs = list(zip(rewards.means, spreads, strict=True))
+    return Series(
+        rewards.epochs, rewards.means, [mean - std for mean, std in pairs], [mean + std for mean, std in pairs], True
+    )
 
 
-def _lines(curve: Sequence[Mapping[str, Any]], keys: Sequence[str], edge: float | None = None) -> Callable[[Any], None]:
+def _draw_lines(lines: Mapping[str, Series], title: str, edge: float | None = None) -> Markup:
     def draw(axes: Any) -> None:
         if edge is not None:
             axes.axhline(edge, color=INK, linewidth=1.0, linestyle="--")
-        for key, color in zip(keys, (TUNED, REAL, BASE, INK, FIFTH), strict=False):
-            epochs, values = _series(curve, key)
-            dotted = "o" if len(epochs) < 20 else ""
-            axes.plot(epochs, values, color=color, linewidth=1.8, marker=dotted, markersize=4, label=_label(key))
-        if len(keys) > 1:
+        for (name, line), color in zip(lines.items(), (TUNED, REAL, BASE, INK, FIFTH), strict=False):
+            if line.band:
+                axes.fill_between(line.epochs, line.lows, line.highs, color=color, alpha=0.15, linewidth=0)
+            dotted = "o" if len(line.epochs) < 20 else ""
+            axes.plot(line.epochs, line.means, color=color, linewidth=1.8, marker=dotted, markersize=4, label=name)
+        if len(lines) > 1:
             axes.legend(frameon=False, fontsize=9)
 
-    return draw
+    told = "; ".join(f"{name} {_ends(line)}" for name, line in lines.items())
+    return _draw(draw, f"{title} by epoch: {told}")
 
 
-def _dots(axes: Any, metrics: Metrics, names: Sequence[str], compared: bool) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    colors = {"base/": BASE, "real/": REAL}
-    columns = COMPARED if compared else SINGLE
-    for column, (prefix, label) in enumerate(columns):
-        offset = 0.2 * (column - (len(columns) - 1) / 2)
-        color, filled = colors.get(prefix, TUNED), prefix not in colors
-        for row, name in enumerate(names):
-            key = f"{prefix}alignment/accuracy/{name}"
-            center, ends = value(metrics, key), interval(metrics, key)
-            if center is None:
-                continue
-            if ends:
-                axes.plot(ends, (row + offset, row + offset), color=color, linewidth=1.6, alpha=0.6)
-            face = color if filled else "white"
-            first = label.lower() if row == 0 else None
-            axes.plot(center, row + offset, "o", color=color, markerfacecolor=face, markersize=6, label=first)
-    axes.set_yticks(range(len(names)), [words(name) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.6)
-    axes.grid(axis="y", visible=False)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_xlabel("")
-    axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
+def _ends(line: Series) -> str:
+    """Say where a line begins and ends, for those who do not see it."""
+    band = f" (band {number(line.lows[-1])} to {number(line.highs[-1])})" if line.band else ""
+    return f"{number(line.means[0])} at epoch {line.epochs[0]:g}, {number(line.means[-1])} at {line.epochs[-1]:g}{band}"
 
 
 def _draw(draw: Callable[[Any], None], label: str, size: tuple[float, float] = _SIZE) -> Markup:
@@ -170,7 +178,7 @@ def _draw(draw: Callable[[Any], None], label: str, size: tuple[float, float] = _
     svg = re.sub(r' id="(?:figure|axes|patch|line2d|text|matplotlib|xtick|ytick|legend|FillBetween)[^"]*"', "", svg)
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg)  # the page decides how wide it is
-    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(label)}" ', 1))
 
 
 def _series(curve: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:

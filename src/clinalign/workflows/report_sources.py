@@ -16,7 +16,8 @@ from clinalign.workflows.report_metrics import Metrics
 
 RUN, EVALUATION, METRICS, DETAILS, PAIRS = "run", "evaluation", "metrics.json", "evaluation.json", "pairs.json"
 DEMO = "demo.json"
-_DATASET_FACTS = ("source", "modality", "licence", "citation", "image_size", "counts", "seed", "manifest_hash")
+# What a run records of its data, so that report and card can name them when the data lie elsewhere.
+DATASET_FACTS = ("source", "modality", "licence", "citation", "image_size", "counts", "groups", "seed", "manifest_hash")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Material:
         pictures: Folder that their file names start from.
         samples: ``samples/`` of the run, ``None`` where there is none.
         stages: Seconds of each stage of the demo.
+        run: The run folder, ``None`` for an evaluation alone.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Material:
     pictures: Path = Path()
     samples: Path | None = None
     stages: Mapping[str, float] = field(default_factory=dict)
+    run: Path | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -59,11 +62,38 @@ class Material:
         return [str(note) for note in notes] if isinstance(notes, list) else [str(notes)]
 
 
-def read_run(run: Path) -> Material:
-    """Read a run folder, with the evaluation that may lie in ``RUN/evaluation``.
+def read(folder: Path, evaluation: Path | None = None) -> tuple[Material, str]:
+    """Read whatever ``folder`` is: a run, a demo or an evaluation.
+
+    Args:
+        folder: Output folder of ``tune``, ``demo`` or ``evaluate``.
+        evaluation: Evaluation of the run, where it does not lie in ``RUN/evaluation``.
+
+    Returns:
+        What a page about it may show, and the page's title.
 
     Raises:
-        UserError: When it is no run, or nothing was trained yet.
+        UserError: When it is none of them, or a file in it cannot be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the output folder of `clinalign tune`, `evaluate` or `demo`")
+    demo = (folder / RUN / "config.yaml").is_file()
+    if demo or (not (folder / "config.yaml").is_file() and (folder / METRICS).is_file()):
+        if evaluation is not None:
+            raise UserError(f"--evaluation {evaluation}: {folder} has its own evaluation; give the folder of a run")
+        return (read_demo(folder), "Demo report") if demo else (read_evaluation(folder), "Evaluation report")
+    return read_run(folder, evaluation), "Tuning report"
+
+
+def read_run(run: Path, evaluation: Path | None = None) -> Material:
+    """Read a run folder, with the evaluation that may lie in ``RUN/evaluation``.
+
+    Args:
+        run: Output folder of ``tune``.
+        evaluation: Its evaluation, where it lies elsewhere.
+
+    Raises:
+        UserError: When it is no run, nothing was trained yet, or ``evaluation`` is none of this run.
     """
     folder = RunFolder(run)
     if not folder.config.is_file():
@@ -71,7 +101,20 @@ def read_run(run: Path) -> Material:
     curve = folder.read_metrics()
     if not any(row["epoch"] for row in curve):
         raise UserError(f"{run} has no epoch yet: metrics.jsonl holds none; wait for the first epoch")
-    return _material(run, run, run / EVALUATION, run / EVALUATION / METRICS)
+    if evaluation is not None:
+        _check_evaluation(evaluation)
+    place = evaluation or run / EVALUATION
+    return _material(run, run, place, place / METRICS)
+
+
+def _check_evaluation(evaluation: Path) -> None:
+    """Refuse what does not compare a generator before and after tuning."""
+    if not (evaluation / METRICS).is_file():
+        raise UserError(f"--evaluation {evaluation} has no {METRICS}: give the output folder of `clinalign evaluate`")
+    if not any(key.startswith("tuned/") for key in _entries(evaluation / METRICS)):
+        raise UserError(
+            f"--evaluation {evaluation} measures one set of images: evaluate with --base to compare before and after"
+        )
 
 
 def read_evaluation(out: Path) -> Material:
@@ -107,6 +150,7 @@ def _material(name: Path, run: Path | None, evaluation: Path, metrics: Path) -> 
         entries = {key if key.startswith("real/") else f"images/{key}": entry for key, entry in entries.items()}
     folder = None if run is None else RunFolder(run)
     config = _yaml(folder.config) if folder else {}
+    manifest = _table(folder.manifest) if folder else {}
     details = _table(evaluation / DETAILS)
     return Material(
         name=name.resolve().name,
@@ -114,13 +158,14 @@ def _material(name: Path, run: Path | None, evaluation: Path, metrics: Path) -> 
         compared=compared and (bool(entries) or run is not None),
         curve=tuple(folder.read_metrics()) if folder else (),
         config=short_paths(config),
-        manifest=short_paths(_table(folder.manifest)) if folder else {},
+        manifest=short_paths(manifest),
         details=short_paths(details),
-        dataset=_dataset(config, details),
+        dataset=_dataset(config, manifest, details),
         pairs=_pairs(evaluation / PAIRS),
         pictures=evaluation,
         samples=folder.samples if folder and folder.samples.is_dir() else None,
         stages=_table(name / DEMO).get("seconds", {}) if name != run else {},
+        run=run,
     )
 
 
@@ -170,13 +215,14 @@ def _yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _dataset(config: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts about the data: what the evaluation states, and the counts where the dataset still lies."""
-    stated = details.get("dataset")
+def _dataset(config: Mapping[str, Any], manifest: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts about the data: what run and evaluation state, and the counts where the dataset still lies."""
+    recorded, stated = manifest.get("dataset"), details.get("dataset")
     section = config.get("data")
     place = section.get("path") if isinstance(section, dict) else None
     info = _table(Path(place) / "dataset.json") if isinstance(place, str) else {}
-    facts = {key: info[key] for key in _DATASET_FACTS if key in info}
+    known = (dict(recorded) if isinstance(recorded, dict) else {}) | info
+    facts = {key: known[key] for key in DATASET_FACTS if key in known}
     return facts | (dict(stated) if isinstance(stated, dict) else {})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from clinalign.workflows.report_keys import split_key
 from clinalign.workflows.report_metrics import (
     COMPARED,
     FAMILIES,
@@ -13,6 +14,7 @@ from clinalign.workflows.report_metrics import (
     SINGLE,
     Metrics,
     attributes,
+    instrument,
     interval,
     meaning,
     move,
@@ -117,18 +119,15 @@ def _plain_keys(metrics: Metrics, prefixes: Sequence[str]) -> list[str]:
     for key in metrics:
         for prefix in prefixes:
             if key.startswith(prefix):
-                found[key.removeprefix(prefix)] = None
+                if not split_key(key).subgroup:  # they have a section of their own
+                    found[key.removeprefix(prefix)] = None
                 break
     return list(found)
 
 
 def _letters(metrics: Metrics) -> dict[str, str]:
-    identities = dict.fromkeys(_identity(entry) for entry in metrics.values())
+    identities = dict.fromkeys(instrument(entry) for entry in metrics.values())
     return {identity: chr(ord("a") + index) for index, identity in enumerate(i for i in identities if i)}
-
-
-def _identity(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("evaluator") or entry.get("extractor") or "")
 
 
 def _row(metrics: Metrics, key: str, columns: Sequence[tuple[str, str]], letters: Mapping[str, str]) -> Row:
@@ -141,7 +140,7 @@ def _row(metrics: Metrics, key: str, columns: Sequence[tuple[str, str]], letters
         explanation=f"{known.explanation}; {known.better} is better" if known else "",
         cells=tuple(_cell(metrics, prefix + key, unit) for prefix, _ in columns),
         floor=_floor(generated, unit),
-        mark=" ".join(sorted({letters[_identity(entry)] for entry in entries if _identity(entry)})),
+        mark=" ".join(sorted({letters[instrument(entry)] for entry in entries if instrument(entry)})),
         trend=_trend(metrics, key, known.better if known else None),
     )
 

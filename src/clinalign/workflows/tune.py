@@ -38,6 +38,8 @@ from clinalign.tuning.plan import Plan, plan_epoch
 from clinalign.tuning.prompts import PromptSource
 from clinalign.workflows.check_reward import require_check
 from clinalign.workflows.export import export_model
+from clinalign.workflows.model_licence import read_base
+from clinalign.workflows.report_sources import DATASET_FACTS
 from clinalign.workflows.watch import Watch
 
 # A process may wait this long for another that scores slowly or looks on; the launcher ends the rest when one dies.
@@ -315,7 +317,12 @@ def manifest(
         "seed": config.seed,
         "generator": generator.identity,
         "reward": reward.identity,
-        "dataset": {"path": str(dataset.path), "fingerprint": dataset.fingerprint, "source": dataset.info["source"]},
+        "dataset": {
+            "path": str(dataset.path),
+            "fingerprint": dataset.fingerprint,
+            **{key: dataset.info[key] for key in DATASET_FACTS if key in dataset.info},
+        },
+        "base": asdict(read_base(config.generator.model)),
         "plan": asdict(plan),
         "processes": processes,
     }
