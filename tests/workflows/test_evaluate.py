@@ -33,7 +33,7 @@ from clinalign.workflows.evaluation_measure import (
 )
 from clinalign.workflows.evaluation_setup import EvaluateSettings
 
-QUICK = EvaluateSettings(cases=14, resamples=20, resamples_fid=4, device="cpu", report=False)
+QUICK = EvaluateSettings(cases=14, resamples=20, device="cpu", report=False)
 
 
 def read(path: Path) -> Any:

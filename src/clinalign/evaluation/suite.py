@@ -11,7 +11,8 @@ from clinalign.core.errors import UserError
 from clinalign.core.types import Case, Extractor
 from clinalign.evaluation.alignment import image_text_score
 from clinalign.evaluation.diversity import text_ids
-from clinalign.evaluation.entries import Entries, alignment_entries, diversity_entries, fidelity_entries
+from clinalign.evaluation.entries import Entries, alignment_entries, diversity_entries
+from clinalign.evaluation.feature_entries import feature_entries
 from clinalign.evaluation.floor import group_halves
 from clinalign.evaluation.intervals import mean_interval
 from clinalign.networks.classifier import check_image_batch
@@ -68,7 +69,6 @@ def evaluate_images(
     prompt_ids: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
     n_bootstrap: int = 1000,
-    n_bootstrap_fid: int = 100,
     seed: int = 0,
 ) -> Entries:
     """Measure generated images against their cases and against real images.
@@ -85,11 +85,10 @@ def evaluate_images(
         prompt_ids: Which images share a prompt; by default those with the same whole text.
         groups: What the bootstrap draws; by default :func:`case_groups`.
         n_bootstrap: Resamples.
-        n_bootstrap_fid: Resamples of FID, each of which costs a matrix decomposition.
         seed: Same seed, same result.
 
     Returns:
-        Key to entry; see :func:`~clinalign.evaluation.entries.fidelity_entries`,
+        Key to entry; see :func:`~clinalign.evaluation.feature_entries.feature_entries`,
         :func:`~clinalign.evaluation.entries.alignment_entries` and
         :func:`~clinalign.evaluation.entries.diversity_entries`.
 
@@ -109,14 +108,13 @@ def evaluate_images(
     entries: Entries = {}
     if reference_images is not None:
         for name, extractor in extractors.items():
-            family = fidelity_entries(
+            family = feature_entries(
                 extractor(reference_images),
                 features[name],
                 extractor.identity,
                 groups_x=case_groups(reference_cases),
                 groups_y=groups,
                 replicates=n_bootstrap,
-                replicates_fid=n_bootstrap_fid,
                 seed=seed,
             )
             entries |= _named(family, name, extractors)
@@ -156,7 +154,6 @@ def evaluate_real(
     artifact_attributes: Sequence[str] = (),
     scorer: ImageTextScorer | None = None,
     n_bootstrap: int = 1000,
-    n_bootstrap_fid: int = 100,
     seed: int = 0,
 ) -> Entries:
     """Measure real images with the same metrics: the ceiling beside which generated images are read.
@@ -173,7 +170,6 @@ def evaluate_real(
         artifact_attributes: Attributes that count for APR.
         scorer: Image-text model.
         n_bootstrap: Resamples.
-        n_bootstrap_fid: Resamples of FID.
         seed: Same seed, same result.
 
     Returns:
@@ -196,14 +192,13 @@ def evaluate_real(
         scorer=scorer,
         prompt_ids=prompts,
         n_bootstrap=n_bootstrap,
-        n_bootstrap_fid=n_bootstrap_fid,
         seed=seed,
     )
     groups = case_groups(cases)
     for name, extractor in (extractors or {}).items():
         features = extractor(images)
         x, y = group_halves(groups, seed)
-        family = fidelity_entries(
+        family = feature_entries(
             features[x],
             features[y],
             extractor.identity,
@@ -211,7 +206,6 @@ def evaluate_real(
             groups_y=[groups[i] for i in y.tolist()],
             with_floor=False,
             replicates=n_bootstrap,
-            replicates_fid=n_bootstrap_fid,
             seed=seed,
         )
         entries |= _named(family, name, extractors or {})
