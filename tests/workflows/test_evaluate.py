@@ -256,7 +256,7 @@ def measured(cases: Sequence[Case], wrong: int, features: torch.Tensor) -> Measu
 def instruments() -> Instruments:
     evaluator: Any = SimpleNamespace(attribute_names=("hair",), card={}, identity="judge:1")
     extractor: Any = SimpleNamespace(identity="bands:1")
-    return Instruments(evaluator, {"domain": extractor}, ("hair",), ("hair",), 200, 4, 0)
+    return Instruments(evaluator, {"domain": extractor}, ("hair",), ("hair",), 200, 0)
 
 
 def test_the_share_of_the_gap_and_the_loss_of_variety_on_known_numbers() -> None:
