@@ -17,6 +17,9 @@ from clinalign.evaluation.floor import group_halves
 from clinalign.evaluation.intervals import mean_interval
 from clinalign.networks.classifier import check_image_batch
 
+# What changes with the number of images by itself.
+DEPENDS_ON_N = {"fidelity/fid": "FID falls", "fidelity/frd": "FRD falls", "diversity/vendi": "the Vendi score rises"}
+
 
 class Judge(Protocol):
     """What the suite needs of an evaluator; :class:`clinalign.networks.classifier.AttributeClassifier` has it."""
@@ -220,7 +223,7 @@ def compare_identity(first: Entries, second: Entries) -> list[str]:
         second: Entries of the other, under the same keys.
 
     Returns:
-        Notes for the table: FID measured on different numbers of images, which its bias makes different by itself.
+        Notes for the table: FID, FRD or Vendi scores of different numbers of images, which differ by that alone.
 
     Raises:
         UserError: When extractor or evaluator of a key differ.
@@ -235,8 +238,9 @@ def compare_identity(first: Entries, second: Entries) -> list[str]:
                     "numbers of different identity are not compared, evaluate both with the same"
                 )
         sizes = [(entry["n"], entry.get("n_reference")) for entry in (first[key], second[key])]
-        if key.startswith("fidelity/fid") and sizes[0] != sizes[1]:
-            notes.append(f"{key}: images (generated, real) {sizes[0]} and {sizes[1]}; FID falls with n")
+        if key.startswith(tuple(DEPENDS_ON_N)) and sizes[0] != sizes[1]:
+            way = next(way for start, way in DEPENDS_ON_N.items() if key.startswith(start))
+            notes.append(f"{key}: images (generated, real) {sizes[0]} and {sizes[1]}; {way} with n")
     return notes
 
 
