@@ -20,7 +20,7 @@ from clinalign.core.errors import UserError
 from clinalign.core.seeds import derive_seed
 
 Statistic = Callable[[torch.Tensor], torch.Tensor]  # (B, N) float64 weights to (B,) float64 values, NaN where undefined
-_CHUNK = 4_000_000  # weights held at once: 32 MB
+_CHUNK = 1_000_000  # weights held at once: 8 MB
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from clinalign.core.errors import UserError
 
 _COLUMNS = 2048  # features held in float64 at once
-_HELD = 4_000_000  # distances held at once: 32 MB
+_HELD = 2_000_000  # distances held at once: 16 MB
 
 
 class ManifoldScores(NamedTuple):
