@@ -227,7 +227,7 @@ def _extractors(
     sized = [spec for spec in further if spec.startswith("radiomics:")]
     if len(sized) > 1:
         raise UserError(f"radiomics at two sizes ({', '.join(sized)}): one is FRD's, give one")
-    for spec in (f"domain:{evaluator}", *(() if sized else (f"radiomics:{image_size}",)), *further):
+    for spec in (f"domain:{evaluator}", *further, *(() if sized else (f"radiomics:{image_size}",))):
         name = spec.partition(":")[0]
         name = name if name not in found else f"{name}{len(found) + 1}"
         found[name] = load_extractor(spec, device)
