@@ -15,6 +15,7 @@ from clinalign.evaluation.entries import Entries, alignment_entries, diversity_e
 from clinalign.evaluation.feature_entries import feature_entries
 from clinalign.evaluation.floor import group_halves
 from clinalign.evaluation.intervals import mean_interval
+from clinalign.evaluation.radiomics import is_radiomics
 from clinalign.networks.classifier import check_image_batch
 
 # What changes with the number of images by itself.
@@ -245,8 +246,10 @@ def compare_identity(first: Entries, second: Entries) -> list[str]:
 
 
 def _named(family: Entries, name: str, extractors: Mapping[str, Extractor]) -> Entries:
-    """Give the keys of every extractor but the first its name."""
-    return family if name == next(iter(extractors)) else {f"{key}@{name}": entry for key, entry in family.items()}
+    """Give the keys of every extractor but the first its name; FRD, which radiomics alone has, needs none."""
+    if name == next(iter(extractors)) or is_radiomics(extractors[name].identity):
+        return family
+    return {f"{key}@{name}": entry for key, entry in family.items()}
 
 
 def _check(

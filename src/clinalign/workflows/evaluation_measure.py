@@ -22,6 +22,7 @@ from clinalign.evaluation.feature_entries import feature_entries
 from clinalign.evaluation.floor import group_halves
 from clinalign.evaluation.intervals import mean_interval
 from clinalign.evaluation.perceptual import lpips_entries
+from clinalign.evaluation.radiomics import is_radiomics
 from clinalign.evaluation.suite import case_groups
 from clinalign.evaluation.vendi import vendi_entries
 from clinalign.networks.classifier import AttributeClassifier
@@ -238,8 +239,10 @@ def _resampling(instruments: Instruments) -> dict[str, Any]:
 
 
 def _named(family: Entries, name: str, instruments: Instruments) -> Entries:
-    """Give the keys of every extractor but the first its name."""
-    return family if name == instruments.headline else {f"{key}@{name}": entry for key, entry in family.items()}
+    """Give the keys of every extractor but the first its name; FRD, which radiomics alone has, needs none."""
+    if name == instruments.headline or is_radiomics(instruments.extractors[name].identity):
+        return family
+    return {f"{key}@{name}": entry for key, entry in family.items()}
 
 
 def _judged(measured: Measured, instruments: Instruments) -> Entries:
