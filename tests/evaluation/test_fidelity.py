@@ -161,6 +161,12 @@ def test_the_spread_of_an_interval_is_that_of_new_draws(n: int, d: int, shift: f
     assert 0.75 < np.mean(told) / np.std(drawn, ddof=1) < 1.8  # spread of a spread over 40 draws: 11 %; wide near 0
 
 
+def test_a_distance_is_never_below_zero_and_neither_is_its_interval() -> None:
+    x = normal(12, 2, 0)
+    assert fid_interval(x, x + 0.01, replicates=50).ci95[0] >= 0
+    assert influence_interval(fid_influences(x, normal(12, 2, 3)), replicates=200).ci95[0] < 0  # without the cut
+
+
 def test_a_paired_change_forgets_what_both_share() -> None:
     """The same cases before and after: each picture moves the same way, however different the pictures are."""
     x, before = normal(80, 5, 0), 3 * normal(80, 5, 1)

@@ -174,7 +174,9 @@ def fid_interval(
     Raises:
         UserError: See :func:`fid` and :func:`~clinalign.evaluation.intervals.resampling_weights`.
     """
-    return influence_interval(fid_influences(x, y), groups_x, groups_y, replicates, seed)
+    found = influence_interval(fid_influences(x, y), groups_x, groups_y, replicates, seed)
+    low, high = found.ci95
+    return Estimate(found.value, (max(0.0, low), high), found.n)
 
 
 def influence_interval(
