@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from clinalign.core.types import Case
 from clinalign.data.text_flips import Flip
 from clinalign.evaluation.image_text import (
     finding_auroc,
+    hits,
     image_text_entries,
     matched_auroc,
     pair_entries,
@@ -72,6 +75,13 @@ def test_win_share_by_hand() -> None:
 def test_rank_counts_from_one_and_ties_half() -> None:
     cosines = torch.tensor([[0.9, 0.1, 0.5], [0.9, 0.1, 0.5], [0.5, 0.5, 0.1]])
     assert text_rank(cosines, torch.tensor([0, 2, 0])).tolist() == [1.0, 2.0, 1.5]
+
+
+def test_the_own_text_is_a_hit_up_to_the_stated_place() -> None:
+    scores: Any = SimpleNamespace(rank=torch.tensor([1.0, 1.5, 2.0, 5.0, NAN]))  # 1.5: as near as another text
+    assert hits(scores, 1)[:4].tolist() == [1, 0, 0, 0]
+    assert hits(scores, 5)[:4].tolist() == [1, 1, 1, 1]
+    assert hits(scores, 1)[4].isnan()
 
 
 def test_matched_auroc_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,6 +55,16 @@ def test_each_cell_has_its_own_numbers() -> None:
     assert fid["at_floor_n"] > 10 * fid["floor"]
     assert f"{men}/fidelity/fid" not in entries  # forty men, and fidelity needs fifty
     assert {"subgroup/attribute:MEL=0", "subgroup/attribute:MEL=1"} < {key.rsplit("/", 2)[0] for key in entries}
+
+
+def test_a_cell_is_compared_with_the_real_pictures_of_the_same_cell() -> None:
+    """Real men lie elsewhere, as drawn men do; and the real pictures come in another order."""
+    men_moved = torch.tensor([0.0] * 60 + [5.0] * 40)[:, None]
+    real = measured(range(0), men_moved, seed=1)
+    backwards = replace(real, cases=real.cases[::-1], features={"domain": real.features["domain"].flip(0)})
+    entries = subgroup_entries(measured(range(0), men_moved), backwards, instruments(), Minimum(20, 30))
+    for cell in ("sex=female", "sex=male"):
+        assert entries[f"subgroup/{cell}/fidelity/fid"]["value"] < 1  # women against men would be 75
 
 
 def test_null_two_clouds_of_one_kind_are_at_the_floor_in_every_cell() -> None:
