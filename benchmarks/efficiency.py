@@ -38,7 +38,7 @@ def follow(rule: str, parts: Parts, seed: int, every: int, cases: int, changes: 
     config = config_of(rule, parts, seed, changes)
     settings = EvaluateSettings(
         cases=cases, steps=STEPS, guidance=GUIDANCE, eta=ETA, rewards=(parts.reward,),
-        resamples=100, resamples_fid=2, report=False, keep_images=1,
+        resamples=100, report=False, keep_images=1,
     )  # fmt: skip
     rows: list[dict[str, Any]] = []
     seconds = 0.0

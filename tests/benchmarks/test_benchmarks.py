@@ -56,6 +56,30 @@ def test_every_rule_of_the_benchmarks_is_a_config(efficiency: Any, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_the_evaluation_benchmark_runs_at_toy_size() -> None:
+    command = [sys.executable, str(BENCHMARKS / "evaluation.py"), "--tiny", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)["images"]["24"]
+    assert set(found["parts"]) >= {"fidelity", "alignment", "diversity", "subgroups"}
+    assert 0 < sum(found["parts"].values()) <= found["processor_seconds"] + 0.5
+    assert found["over_imports_mib"] > 0
+    assert found["entries"] > 20
+
+
+@pytest.mark.slow
+def test_the_n_sweep_runs_at_toy_size(tiny: Any, tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "n_sweep.py"), "--tiny", "--data", str(tiny.data), "--json"]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)["n"]
+    assert len(found["8"]["frd"]) == 2
+    assert sum(found["8"]["fid"]) > sum(found["12"]["fid"]) > 0
+    assert "| 12 |" in (tmp_path / "n_sweep.md").read_text()
+    assert (tmp_path / "n_sweep.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
 def test_the_real_size_benchmark_runs_at_toy_size() -> None:
     command = [sys.executable, str(BENCHMARKS / "real_size.py"), "--tiny", "--images", "2", "--steps", "2"]
     done = subprocess.run([*command, "--repeats", "1", "--json"], capture_output=True, text=True, check=False)

@@ -151,7 +151,7 @@ class Bomb:
         return (Path.touch, (self.target,))
 
 
-@pytest.mark.parametrize("name", ["inception", "xrv-densenet"])
+@pytest.mark.parametrize("name", ["inception", "radiomics", "xrv-densenet"])
 def test_a_pickle_with_code_is_refused_and_does_not_run(name: str, tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
     with pytest.raises(UserError, match="a pickle can run code"):
@@ -160,7 +160,7 @@ def test_a_pickle_with_code_is_refused_and_does_not_run(name: str, tmp_path: Pat
 
 
 def test_mistakes_are_told(tmp_path: Path, images: torch.Tensor) -> None:
-    assert EXTRACTORS.names() == ["dino", "domain", "inception", "xrv-densenet"]
+    assert EXTRACTORS.names() == ["dino", "domain", "inception", "radiomics", "xrv-densenet"]
     with pytest.raises(UserError, match="unknown feature extractor 'domane': did you mean 'domain'"):
         load_extractor("domane:x")
     with pytest.raises(UserError, match="has no path: write it as inception:PATH"):

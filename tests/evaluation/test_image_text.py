@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from clinalign.core.types import Case
 from clinalign.data.text_flips import Flip
 from clinalign.evaluation.image_text import (
     finding_auroc,
+    hits,
     image_text_entries,
     matched_auroc,
     pair_entries,
@@ -74,6 +77,13 @@ def test_rank_counts_from_one_and_ties_half() -> None:
     assert text_rank(cosines, torch.tensor([0, 2, 0])).tolist() == [1.0, 2.0, 1.5]
 
 
+def test_the_own_text_is_a_hit_up_to_the_stated_place() -> None:
+    scores: Any = SimpleNamespace(rank=torch.tensor([1.0, 1.5, 2.0, 5.0, NAN]))  # 1.5: as near as another text
+    assert hits(scores, 1)[:4].tolist() == [1, 0, 0, 0]
+    assert hits(scores, 5)[:4].tolist() == [1, 1, 1, 1]
+    assert hits(scores, 1)[4].isnan()
+
+
 def test_matched_auroc_by_hand() -> None:
     matched, mismatched = torch.tensor([0.9, 0.2, NAN]), torch.tensor([0.1, 0.5, NAN])
     weights = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 5.0]], dtype=torch.float64)
@@ -98,18 +108,18 @@ def test_entries_have_value_interval_and_evaluator() -> None:
     entries = image_text_entries(WordModel(), IMAGES, CASES, flipper=other_side, replicates=100)
     assert set(entries) == {
         "alignment/clip_score",
-        "alignment/flip_accuracy",
-        "alignment/flip_accuracy/side",
-        "alignment/flip_accuracy/added",
-        "alignment/retrieval_r1",
+        "alignment/flipped_accuracy",
+        "alignment/flipped_accuracy/side",
+        "alignment/flipped_accuracy/added",
+        "alignment/recall_at_1",
         "alignment/matched_auroc",
     }  # five texts: 5 and 10 nearest say nothing
-    side = entries["alignment/flip_accuracy/side"]
+    side = entries["alignment/flipped_accuracy/side"]
     # of the mean picture one side is brighter, by which two texts of one side and none of the other would win
     assert side == {"value": 1.0, "ci95": [1.0, 1.0], "n": 5, "flips": 5, "blind": 0.6, "evaluator": "words"}
-    both = entries["alignment/flip_accuracy"]
+    both = entries["alignment/flipped_accuracy"]
     assert (both["value"], both["n"], both["flips"]) == (0.75, 6, 11)  # the mean of 1 and 0.5, not of 11 triples
-    assert entries["alignment/retrieval_r1"]["candidates"] == 5
+    assert entries["alignment/recall_at_1"]["candidates"] == 5
     assert entries["alignment/matched_auroc"]["value"] == 1.0
 
 
@@ -135,8 +145,8 @@ def test_the_auroc_of_a_finding_compares_images_that_have_it_with_images_that_ha
 def test_a_blind_model_is_at_chance() -> None:
     entries = image_text_entries(WordModel(), torch.full((6, 3, 4, 4), 0.5), CASES, flipper=other_side, replicates=50)
     # it only prefers texts with more words, whatever the picture shows
-    assert entries["alignment/flip_accuracy/side"]["value"] == pytest.approx(0.5)
-    assert entries["alignment/retrieval_r1"]["value"] < 0.5
+    assert entries["alignment/flipped_accuracy/side"]["value"] == pytest.approx(0.5)
+    assert entries["alignment/recall_at_1"]["value"] < 0.5
 
 
 def test_an_empty_text_counts_nowhere_and_a_long_one_is_counted() -> None:

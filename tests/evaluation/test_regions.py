@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from clinalign.core.errors import UserError
 from clinalign.core.types import Case
-from clinalign.evaluation.regions import clause_agreement, region_entries, share_fulfilled
+from clinalign.evaluation.entries import Entries
+from clinalign.evaluation.regions import clause_agreement, clause_counts, region_entries, share_fulfilled
 from clinalign.networks.place_rules import PlaceRules
 from clinalign.networks.segmenter import Segmenter
 
@@ -28,6 +31,11 @@ def picture(effusion: slice, nodule_rows: slice | None = None) -> torch.Tensor:
     return image
 
 
+def measure(images: torch.Tensor, cases: list[Case], **settings: Any) -> Entries:
+    judge = segmenter()
+    return region_entries(clause_counts(judge, images, cases), judge.identity, **settings)
+
+
 LEFT, RIGHT = slice(18, 28), slice(2, 12)
 TEXT = "Left effusion. Nodule in the left upper zone."
 
@@ -35,7 +43,7 @@ TEXT = "Left effusion. Nodule in the left upper zone."
 def test_the_share_of_fulfilled_clauses_by_picture_and_kind() -> None:
     images = torch.stack([picture(LEFT, slice(1, 6)), picture(RIGHT, slice(24, 29)), picture(LEFT)])
     cases = [Case(str(i), TEXT) for i in range(3)]
-    entries = region_entries(segmenter(), images, cases, replicates=50)
+    entries = measure(images, cases, replicates=50)
     # all three clauses; the nodule's side alone; the effusion's alone: a missing nodule fulfils nothing
     assert entries["alignment/region_agreement"]["value"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
     assert entries["alignment/region_side"]["value"] == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
@@ -51,9 +59,9 @@ def test_the_share_of_fulfilled_clauses_by_picture_and_kind() -> None:
 def test_a_text_without_place_is_left_out_and_not_counted_as_missed() -> None:
     images = torch.stack([picture(LEFT)] * 3)
     cases = [Case("1", "Left effusion."), Case("2", "Effusion."), Case("3", "Right effusion.")]
-    entry = region_entries(segmenter(), images, cases, replicates=50)["alignment/region_agreement"]
+    entry = measure(images, cases, replicates=50)["alignment/region_agreement"]
     assert (entry["value"], entry["n"]) == (0.5, 2)
-    assert region_entries(segmenter(), images, [Case("1", "Effusion.")] * 3, replicates=50) == {}
+    assert measure(images, [Case("1", "Effusion.")] * 3, replicates=50) == {}
 
 
 def test_decisions_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,4 +85,4 @@ def test_shares_by_hand() -> None:
 def test_an_interval_needs_two_groups() -> None:
     images = torch.stack([picture(LEFT)] * 2)
     with pytest.raises(UserError, match="at least two cases or groups"):
-        region_entries(segmenter(), images, [Case("1", TEXT)] * 2, groups=["a", "a"])
+        measure(images, [Case("1", TEXT)] * 2, groups=["a", "a"])

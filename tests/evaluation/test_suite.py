@@ -91,7 +91,6 @@ def evaluate(images: torch.Tensor, cases: Sequence[Case], **changes: Any) -> Ent
         "extractors": {"domain": Bands()},
         "artifact_attributes": ("hair", "ink"),
         "n_bootstrap": 200,
-        "n_bootstrap_fid": 20,
     }
     return evaluate_images(images, cases, **(settings | changes))
 
@@ -182,7 +181,7 @@ def test_thresholds_come_from_the_card_and_are_part_of_the_identity() -> None:
 def test_real_images_set_the_ceiling() -> None:
     entries = evaluate_real(
         paint(REAL, 100), REAL, classifier=Reader(), extractors={"domain": Bands(), "second": Bands("bands:2")},
-        artifact_attributes=("hair",), n_bootstrap=100, n_bootstrap_fid=20,
+        artifact_attributes=("hair",), n_bootstrap=100,
     )  # fmt: skip
     assert entries["alignment/apr"] == {"value": 1.0, "ci95": [1.0, 1.0], "n": 60, "evaluator": "reader:1"}
     fid = entries["fidelity/fid"]

@@ -15,7 +15,7 @@ from clinalign.workflows.ablation_arms import arms_of
 from clinalign.workflows.ablation_table import build_rows, interval_over_seeds, to_markdown
 from clinalign.workflows.evaluation_setup import EvaluateSettings
 
-QUICK = EvaluateSettings(cases=24, resamples=20, resamples_fid=2)
+QUICK = EvaluateSettings(cases=24, resamples=20)
 
 
 def config_of(tiny: Any, **changes: Any) -> TuneConfig:

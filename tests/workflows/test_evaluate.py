@@ -33,7 +33,7 @@ from clinalign.workflows.evaluation_measure import (
 )
 from clinalign.workflows.evaluation_setup import EvaluateSettings
 
-QUICK = EvaluateSettings(cases=14, resamples=20, resamples_fid=4, device="cpu", report=False)
+QUICK = EvaluateSettings(cases=14, resamples=20, device="cpu", report=False)
 
 
 def read(path: Path) -> Any:
@@ -200,12 +200,18 @@ def test_a_pair_holds_everything_three_times_and_the_changes(pair: Path) -> None
     metrics = read(pair / "metrics.json")
     for prefix in ("base", "tuned", "real"):
         assert {f"{prefix}/fidelity/fid", f"{prefix}/alignment/attribute_accuracy"} <= metrics.keys()
-    for key in ("fidelity/fid", "alignment/attribute_accuracy", "diversity/feature_distance", "diversity/ms_ssim"):
+    changed = ("fidelity/fid", "fidelity/frd", "alignment/attribute_accuracy")
+    for key in (*changed, "diversity/vendi", "diversity/feature_distance", "diversity/ms_ssim"):
         difference = metrics[f"tuned/{key}"]["value"] - metrics[f"base/{key}"]["value"]
         assert metrics[f"change/{key}"]["value"] == pytest.approx(difference, abs=1e-9)
     distance = [metrics[f"{prefix}/diversity/feature_distance"]["value"] for prefix in ("base", "tuned")]
     assert metrics["change/diversity"]["value"] == pytest.approx(distance[1] / distance[0] - 1)
     assert metrics["change/fid"] == metrics["change/fidelity/fid"]
+    assert metrics["tuned/fidelity/frd"]["extractor"].endswith(":size=16")
+    facts = read(pair / "evaluation.json")["subgroups"]
+    assert facts["minimum"]["alignment"] == 20
+    assert len(facts["left_out"]) > 4  # fourteen cases: no cell is large enough, and each is listed
+    assert not [key for key in metrics if "subgroup/" in key]
 
 
 def test_base_is_the_generator_without_its_adapter_on_the_same_noise(tiny: Any, pair: Path) -> None:
@@ -256,7 +262,7 @@ def measured(cases: Sequence[Case], wrong: int, features: torch.Tensor) -> Measu
 def instruments() -> Instruments:
     evaluator: Any = SimpleNamespace(attribute_names=("hair",), card={}, identity="judge:1")
     extractor: Any = SimpleNamespace(identity="bands:1")
-    return Instruments(evaluator, {"domain": extractor}, ("hair",), ("hair",), 200, 4, 0)
+    return Instruments(evaluator, {"domain": extractor}, ("hair",), ("hair",), 200, 0)
 
 
 def test_the_share_of_the_gap_and_the_loss_of_variety_on_known_numbers() -> None:

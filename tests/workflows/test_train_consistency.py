@@ -52,9 +52,9 @@ def test_metrics_are_measured_on_the_test_split(data: Path, trained: Path) -> No
     metrics = json.loads((trained / "metrics.json").read_text())
     scores, count = metrics["scores"], len(PreparedDataset.open(data).cases("test"))
     assert scores["alignment/clip_score"]["n"] == count
-    kinds = {key.rpartition("/")[2] for key in scores if key.startswith("alignment/flip_accuracy/")}
+    kinds = {key.rpartition("/")[2] for key in scores if key.startswith("alignment/flipped_accuracy/")}
     assert kinds == {"removed", "added", "side", "zone"}
-    assert {"alignment/retrieval_r1", "alignment/matched_auroc"} < set(scores)
+    assert {"alignment/recall_at_1", "alignment/matched_auroc"} < set(scores)
     model = ImageTextPair.load(trained)
     assert metrics["identity"] == model.identity == scores["alignment/clip_score"]["evaluator"]
     assert metrics["summary"].startswith("flipped texts told apart 0.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clinalign.cli.options import BatchSize, Device, Eta, Guidance, Scorer, Steps
+from clinalign.cli.options import BatchSize, Device, Eta, Guidance, Lpips, Scorer, Steps
 from clinalign.cli.output import AsJson, print_json
 
 SHOWN = (
@@ -17,13 +17,21 @@ SHOWN = (
     "alignment/posture",
     "alignment/clip_score",
     "alignment/region",
+    "alignment/region_agreement",
+    "alignment/recall_at_1",
+    "alignment/flipped_accuracy",
     "fidelity/fid",
     "fidelity/kid",
+    "fidelity/frd",
     "fidelity/recall",
+    "fidelity/lpips",
+    "diversity/vendi",
     "diversity/feature_distance",
     "diversity/ms_ssim",
+    "diversity/lpips",
 )
-SCORED = ("posture", "clip_score", "region")
+SCORED = ("posture", "clip_score", "region", "region_agreement", "recall_at_1", "flipped_accuracy")
+WORST = 4  # subgroups printed; all are in metrics.json
 
 
 def evaluate_command(
@@ -62,6 +70,10 @@ def evaluate_command(
         typer.Option("--extractor", metavar="NAME:PATH", help="Further features, e.g. inception:FILE; repeatable."),
     ] = None,
     scorer: Scorer = None,
+    lpips: Lpips = None,
+    subgroup_minimum: Annotated[
+        int, typer.Option("--subgroup-minimum", metavar="N", help="Images that a subgroup needs on each side.")
+    ] = 20,
     reward: Annotated[
         list[Path] | None,
         typer.Option("--reward", metavar="DIR", help="Reward that the evaluator must not be; a run's are known."),
@@ -100,6 +112,8 @@ def evaluate_command(
         attributes=tuple(attribute or ()),
         extractors=tuple(extractor or ()),
         scorers=tuple(scorer or ()),
+        lpips=lpips,
+        subgroup_minimum=subgroup_minimum,
         rewards=tuple(reward or ()),
         allow_reward_evaluator=allow_reward_evaluator,
         keep_images=None if keep_all_images else 64,
@@ -126,7 +140,33 @@ def evaluate_command(
     for key in (*scored, "gap/attribute_accuracy_closed", "change/diversity", "change/fid"):
         if key in entries:
             print(line(key, entries[key]))
+    print_subgroups(entries)
+    print_identities(entries)
     print(f"written to {out}")
+
+
+def print_subgroups(entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the subgroups in which the attribute accuracy changed worst or, without a change, is lowest."""
+    name = "alignment/attribute_accuracy"
+    changes = [key for key in entries if key.startswith("change/subgroup/") and key.endswith(name)]
+    found = changes or [key for key in entries if key.startswith("subgroup/") and key.endswith(name)]
+    if found:
+        print(f"lowest of {len(found)} subgroups (all are in metrics.json):")
+    for key in sorted(found, key=lambda key: float(entries[key]["value"]))[:WORST]:
+        print(line(key, entries[key]))
+
+
+def print_identities(entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what measured: each evaluator and extractor once, with the families that it gave."""
+    found: dict[str, dict[str, None]] = {}
+    for key, entry in entries.items():
+        measure = entry.get("extractor") or entry.get("evaluator")
+        if measure:
+            parts = key.split("/")
+            names = [part for part in parts if part in ("alignment", "fidelity", "diversity")]
+            found.setdefault(str(measure), {}).update(dict.fromkeys(names))
+    for measure, families in found.items():
+        print(f"measured with {measure} ({', '.join(families) or 'changes'})")
 
 
 def line(key: str, entry: Mapping[str, Any]) -> str:

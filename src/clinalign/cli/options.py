@@ -18,6 +18,10 @@ Eta = Annotated[
 BatchSize = Annotated[
     int | None, typer.Option("--batch-size", metavar="N", help="Images drawn at once; changes no result.")
 ]
+Lpips = Annotated[
+    Path | None,
+    typer.Option("--lpips", metavar="FILE", help="AlexNet's ImageNet weights: measure LPIPS too; nothing is fetched."),
+]
 Scorer = Annotated[
     list[Path] | None,
     typer.Option(

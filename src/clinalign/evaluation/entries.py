@@ -1,4 +1,4 @@
-"""The three metric families as entries of ``metrics.json``, from what was computed once.
+"""Alignment and diversity as entries of ``metrics.json``, from what was computed once.
 
 An entry is ``{"value", "ci95": [low, high], "n", ...}`` and says what it was measured with (``extractor`` or
 ``evaluator``). A metric that is undefined on the data is left out: JSON has no NaN, and 0 would be a lie.
@@ -17,82 +17,10 @@ from clinalign.core.files import hash_json
 from clinalign.core.types import Case
 from clinalign.evaluation import alignment, diversity
 from clinalign.evaluation.alignment import Confusion
-from clinalign.evaluation.fidelity import fid_extrapolated, fid_interval, kid_interval
-from clinalign.evaluation.floor import FIDELITY_METRICS, floor_values
-from clinalign.evaluation.intervals import Estimate, bootstrap, mean_interval
-from clinalign.evaluation.manifold import manifold_scores
+from clinalign.evaluation.intervals import Estimate, mean_interval, resampled
 
 Entries = dict[str, dict[str, Any]]
-
-
-def fidelity_entries(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    identity: str,
-    *,
-    groups_x: Sequence[str],
-    groups_y: Sequence[str],
-    k: int = 5,
-    with_floor: bool = True,
-    replicates: int = 1000,
-    replicates_fid: int = 100,
-    seed: int = 0,
-) -> Entries:
-    """Compare features of generated images ``y`` ``(N, D)`` with real ones ``x`` ``(M, D)``.
-
-    FID and KID resample both sets. Precision and density resample the generated images, recall and coverage the real
-    ones, given the other set: images drawn twice would be each other's nearest neighbour and spoil the balls.
-
-    Args:
-        x: Reference features.
-        y: Features to judge.
-        identity: The extractor's.
-        groups_x: Patient, lesion or case of each real image.
-        groups_y: The same of each generated image.
-        k: Neighbours of precision, recall, density and coverage.
-        with_floor: False when ``y`` is real too; its values are then their own floor.
-        replicates: Resamples.
-        replicates_fid: Resamples of FID.
-        seed: Same seed, same entries.
-
-    Returns:
-        ``fidelity/`` fid, kid, precision, recall, density, coverage. Each has ``n`` and ``n_reference`` (images),
-        ``extractor``, ``floor`` (real against real with ``floor_n`` images a side) and ``at_floor_n`` (generated
-        against real with as many: what the floor is to be compared with). FID also has ``extrapolated``, to infinitely
-        many images, where both sets have more than twice as many images as features.
-
-    Raises:
-        UserError: With too few images or groups.
-    """
-    scores = manifold_scores(x, y, k)
-    sides = (groups_y, groups_x, groups_y, groups_x)
-    estimates = [
-        fid_interval(x, y, groups_x, groups_y, replicates_fid, seed),
-        kid_interval(x, y, groups_x, groups_y, replicates, seed),
-        *(
-            mean_interval(score, groups=groups, replicates=replicates, seed=seed)
-            for score, groups in zip(scores, sides, strict=True)
-        ),
-    ]
-    floor = generated = torch.tensor([estimate.value for estimate in estimates], dtype=torch.float64)
-    floor_n = min(len(x), len(y))
-    if with_floor:
-        floor, generated, floor_n = floor_values(x, y, groups_x, k, seed=seed)
-    entries = {
-        f"fidelity/{name}": {
-            **estimate.to_json(),
-            "n": len(y),
-            "n_reference": len(x),
-            "extractor": identity,
-            "floor": float(floor[index]),
-            "floor_n": floor_n,
-            "at_floor_n": float(generated[index]),
-        }
-        for index, (name, estimate) in enumerate(zip(FIDELITY_METRICS, estimates, strict=True))
-    }
-    if min(len(x), len(y)) > 2 * x.shape[1]:  # from fewer images FID is not yet a line in 1/n
-        entries["fidelity/fid"]["extrapolated"] = fid_extrapolated(x, y, seed=seed)
-    return entries
+OVERALL = ("auroc",)  # the families that are measured also where attributes are not measured one by one
 
 
 def alignment_entries(
@@ -104,6 +32,7 @@ def alignment_entries(
     thresholds: Mapping[str, float] | None = None,
     artifact_attributes: Sequence[str] = (),
     groups: Sequence[str] | None = None,
+    each_attribute: bool = True,
     replicates: int = 1000,
     seed: int = 0,
 ) -> Entries:
@@ -117,6 +46,8 @@ def alignment_entries(
         thresholds: Decision threshold by attribute; 0.5 for those not named.
         artifact_attributes: Those that count for APR.
         groups: What the bootstrap draws.
+        each_attribute: Measure each attribute by itself too, and the balanced scores; without, only attribute accuracy,
+            AUROC and APR over all of them.
         replicates: Resamples.
         seed: Same seed, same entries.
 
@@ -153,17 +84,6 @@ def alignment_entries(
         if not values.isnan().all()
     }
 
-    def add(key: str, attributes: Sequence[int], score: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Estimate the mean over ``attributes`` of what ``score`` maps weights ``(B, N)`` to ``(B, K)``."""
-        estimates[f"alignment/{key}"] = bootstrap(
-            lambda weights: score(weights)[:, attributes].nanmean(1),
-            len(cases),
-            groups=groups,
-            replicates=replicates,
-            seed=seed,
-            counted=int(known[:, attributes].any(1).sum()),
-        )
-
     def counted(share: Callable[[Confusion], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda weights: share(alignment.confusion(decisions, labels, known, weights))
 
@@ -177,11 +97,15 @@ def alignment_entries(
         "auroc": areas,
         "f1": counted(alignment.f1),
     }
+    seen = [int(known[:, j].sum()) for j in range(len(names))]
     for key, score in families.items():
+        if not each_attribute and key not in OVERALL:
+            continue
+        table = resampled(score, len(cases), groups=groups, replicates=replicates, seed=seed)
         if key != "accuracy":  # over all attributes that is attribute_accuracy
-            add(key, range(len(names)), score)
-        for j, name in enumerate(names):
-            add(f"{key}/{name}", [j], score)
+            estimates[f"alignment/{key}"] = table.mean_of(range(len(names)), int(known.any(1).sum()))
+        for j, name in enumerate(names if each_attribute else ()):
+            estimates[f"alignment/{key}/{name}"] = table.mean_of([j], seen[j])
     custom = {name: value for name, value in (thresholds or {}).items() if value != 0.5}
     evaluator = f"{identity}:thresholds={hash_json(custom)}" if custom else identity
     return {

@@ -17,6 +17,7 @@ from clinalign.core.errors import UserError
 from clinalign.core.images import to_uint8
 from clinalign.core.registry import Registry
 from clinalign.core.types import Extractor
+from clinalign.evaluation.radiomics import Radiomics
 from clinalign.networks.classifier import AttributeClassifier, check_image_batch
 from clinalign.networks.foreign_weights import misfit, read_state_dict
 from clinalign.networks.network_folder import hash_weights
@@ -60,7 +61,8 @@ def load_extractor(spec: str, device: Device = "cpu") -> Extractor:
     Args:
         spec: ``domain:FOLDER`` (our attribute classifier's features), ``dino:FOLDER_OR_HUB_ID`` (DINOv2, RAD-DINO,
             ...),
-            ``xrv-densenet:FILE`` or ``inception:FILE`` (only for comparison with older papers).
+            ``xrv-densenet:FILE``, ``inception:FILE`` (only for comparison with older papers) or ``radiomics:SIZE``
+            (no weights).
         device: Where it computes.
 
     Raises:
@@ -153,7 +155,15 @@ def _inception(path: str, device: Device) -> Extractor:
     return FeatureExtractor(f"inception:{hash_weights(model)}:8bit:size=299", embed, device)
 
 
+def _radiomics(path: str, device: Device) -> Extractor:
+    """First-order, texture and wavelet features of the whole picture, without a network; ``path`` is the side."""
+    if not path.isdigit():
+        raise UserError(f"radiomics:{path}: write the side in pixels at which pictures are looked at, as radiomics:64")
+    return Radiomics(int(path), device)
+
+
 EXTRACTORS.add("domain", _domain)
 EXTRACTORS.add("dino", _dino)
 EXTRACTORS.add("xrv-densenet", _xrv_densenet)
 EXTRACTORS.add("inception", _inception)
+EXTRACTORS.add("radiomics", _radiomics)

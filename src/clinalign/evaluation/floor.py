@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -12,12 +12,25 @@ from clinalign.evaluation.fidelity import fid, kid
 from clinalign.evaluation.manifold import manifold_scores
 
 FIDELITY_METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
+MOST = 2000  # images on each side: the floor of eight comparisons of more would cost more than all the rest
+
+Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (M, D) reference, (N, D) other -> (V,) values
 
 
 def fidelity_values(x: torch.Tensor, y: torch.Tensor, k: int = 5) -> torch.Tensor:
     """Return the ``(6,)`` values of :data:`FIDELITY_METRICS` of reference ``x`` ``(M, D)`` and ``y`` ``(N, D)``."""
-    scores = manifold_scores(x, y, k)
-    return torch.tensor([fid(x, y), float(kid(x, y)), *(float(score.mean()) for score in scores)], dtype=torch.float64)
+    scores = (float(score.mean()) for score in manifold_scores(x, y, k))
+    return torch.tensor([fid(x, y), kid(x, y), *scores], dtype=torch.float64)
+
+
+def distance_values(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the ``(2,)`` FID and KID alone, where :func:`fidelity_values` would cost too much."""
+    return torch.tensor([fid(x, y), kid(x, y)], dtype=torch.float64)
+
+
+def frechet_value(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Return the ``(1,)`` Frechet distance alone."""
+    return torch.tensor([fid(x, y)], dtype=torch.float64)
 
 
 def group_halves(groups: Sequence[str], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +64,14 @@ def group_halves(groups: Sequence[str], seed: int) -> tuple[torch.Tensor, torch.
 
 
 def floor_values(
-    x: torch.Tensor, y: torch.Tensor, groups_x: Sequence[str], k: int = 5, draws: int = 4, seed: int = 0
+    x: torch.Tensor,
+    y: torch.Tensor,
+    groups_x: Sequence[str],
+    k: int = 5,
+    draws: int = 4,
+    seed: int = 0,
+    measure: Measure = fidelity_values,
+    most: int = MOST,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Measure real against real, and generated against real, at one common n.
 
@@ -59,18 +79,20 @@ def floor_values(
         x: ``(M, D)`` features of real images.
         y: ``(N, D)`` features of generated images.
         groups_x: Group id of each real image.
-        k: Neighbours of precision and the others.
+        k: Neighbours of precision and the others; each side must have more images.
         draws: Splits that are averaged.
         seed: Same seed, same splits.
+        measure: What is measured.
+        most: Images on each side at most.
 
     Returns:
-        Floor ``(6,)``, the generated images' values ``(6,)`` at the floor's n, and that n (images on each side).
+        Floor ``(V,)``, the generated images' values ``(V,)`` at the floor's n, and that n (images on each side).
 
     Raises:
         UserError: When half of the real images are no more than ``k``.
     """
     splits = [group_halves(groups_x, derive_seed(seed, draw)) for draw in range(draws)]
-    n = min(len(y), *(len(half) for split in splits for half in split))
+    n = min(most, len(y), *(len(half) for split in splits for half in split))
     if n <= k:
         raise UserError(
             f"the real-against-real floor needs more than {k} images in each half, got {n}: "
@@ -80,6 +102,6 @@ def floor_values(
     real, generated = [], []
     for first, second in splits:
         reference = x[first[:n]]
-        real.append(fidelity_values(reference, x[second[:n]], k))
-        generated.append(fidelity_values(reference, y[torch.randperm(len(y), generator=generator)[:n]], k))
+        real.append(measure(reference, x[second[:n]]))
+        generated.append(measure(reference, y[torch.randperm(len(y), generator=generator)[:n]]))
     return torch.stack(real).mean(0), torch.stack(generated).mean(0), n

@@ -116,13 +116,22 @@ def score_pairs(
     the same.
     """
     with torch.no_grad():
-        seen = model.embed_images(images).double().cpu()
+        seen = model.embed_images(images)
+    return score_embedded(model, seen, cases, flipper, seed)
+
+
+def score_embedded(
+    model: ImageTextModel, seen: torch.Tensor, cases: Sequence[Case], flipper: Flipper = text_flips, seed: int = 0
+) -> PairScores:
+    """Do what :func:`score_pairs` does for images that ``model`` has embedded already as ``seen`` ``(N, D)``."""
+    seen = seen.double().cpu()
     numbers: dict[str, int] = {}
     own = torch.tensor([numbers.setdefault(case.text, len(numbers)) for case in cases])
     candidates = len(numbers)
     found = [case_flips(case, flipper, seed) for case in cases]
     table = [[numbers.setdefault(flip.text, len(numbers)) for flip in flips] for flips in found]
-    read = model.embed_texts(list(numbers)).double().cpu()
+    with torch.no_grad():
+        read = model.embed_texts(list(numbers)).double().cpu()
     empty = torch.tensor([not case.text.strip() for case in cases])
     cosine = image_text_score(seen, read[own]).masked_fill(empty, torch.nan)
     rank = torch.cat(
@@ -173,13 +182,15 @@ def pair_entries(
         seed: Same seed, same entries.
 
     Returns:
-        ``alignment/clip_score`` (mean cosine of an image and its text), ``alignment/flip_accuracy/KIND`` (share of
+        ``alignment/clip_score`` (mean cosine of an image and its text), ``alignment/flipped_accuracy/KIND`` (share of
         (image, true text, flipped text) triples whose true text scores higher, averaged within an image first;
-        ``flips`` counts the triples, ``blind`` is what the text alone would reach), ``alignment/flip_accuracy`` (the
+        ``flips`` counts the triples, ``blind`` is what the text alone would reach), ``alignment/flipped_accuracy`` (the
         mean over the kinds, so that a preference for short texts gains nothing), ``alignment/finding_auroc`` (see
-        :func:`finding_auroc`), ``alignment/retrieval_r1``, ``_r5``,
-        ``_r10`` (share of images whose own text is among the nearest 1, 5, 10 of ``candidates`` distinct texts; left
-        out where there are no more texts than that) and ``alignment/matched_auroc``. Each has ``evaluator``.
+        :func:`finding_auroc`), ``alignment/recall_at_1``,
+        ``_5``, ``_10`` (image-to-text retrieval: share of images whose own text is among the nearest 1, 5, 10 of
+        ``candidates`` distinct texts, so that another image's copy of the text is right too; ``chance`` is what
+        guessing reaches; left out where there are no more texts than that) and ``alignment/matched_auroc``. Each has
+        ``evaluator``.
     """
 
     def mean(values: torch.Tensor) -> Estimate:
@@ -188,7 +199,7 @@ def pair_entries(
     everyone = torch.ones(1, len(scores.cosine), dtype=torch.float64)
     found: Entries = {"alignment/clip_score": mean(scores.cosine).to_json() | {"truncated": scores.truncated}}
     if scores.wins:
-        found["alignment/flip_accuracy"] = bootstrap(
+        found["alignment/flipped_accuracy"] = bootstrap(
             lambda weights: _mean_of_means(scores.wins, weights),
             len(scores.cosine),
             groups=groups,
@@ -201,7 +212,7 @@ def pair_entries(
         }
     for kind, values in scores.wins.items():
         told = {"flips": scores.flips[kind], "blind": float(scores.blind[kind].nanmean())}
-        found[f"alignment/flip_accuracy/{kind}"] = mean(values).to_json() | told
+        found[f"alignment/flipped_accuracy/{kind}"] = mean(values).to_json() | told
     if scores.findings:
         found["alignment/finding_auroc"] = bootstrap(
             lambda weights: finding_auroc(scores.evidence, scores.present, weights),
@@ -213,8 +224,8 @@ def pair_entries(
         ).to_json()
     for top in TOP:
         if scores.candidates > top:
-            hit = torch.where(scores.rank.isnan(), torch.nan, (scores.rank <= top).double())
-            found[f"alignment/retrieval_r{top}"] = mean(hit).to_json() | {"candidates": scores.candidates}
+            told = {"candidates": scores.candidates, "chance": top / scores.candidates}
+            found[f"alignment/recall_at_{top}"] = mean(hits(scores, top)).to_json() | told
     known = int((~scores.cosine.isnan()).sum())
     found["alignment/matched_auroc"] = bootstrap(
         lambda weights: matched_auroc(scores.cosine, scores.mismatched, weights),
@@ -229,6 +240,46 @@ def pair_entries(
         for key, entry in found.items()
         if not any(math.isnan(number) for number in (entry["value"], *entry["ci95"]))
     }
+
+
+def pair_changes(
+    before: PairScores,
+    after: PairScores,
+    identity: str,
+    *,
+    groups: Sequence[str],
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Entries:
+    """Return what changed between two sets of images of the same cases in the same order, paired.
+
+    Returns:
+        ``change/alignment/flipped_accuracy`` (over the kinds of flips, as in :func:`pair_entries`) and
+        ``change/alignment/recall_at_1``, ``_5``, ``_10``; each with ``evaluator``.
+    """
+    found: Entries = {}
+    if after.wins:
+        gains = {kind: after.wins[kind] - before.wins[kind] for kind in after.wins}
+        found["change/alignment/flipped_accuracy"] = bootstrap(
+            lambda weights: _mean_of_means(gains, weights),
+            len(after.cosine),
+            groups=groups,
+            replicates=replicates,
+            seed=seed,
+            counted=int((~torch.stack([*gains.values()]).isnan()).any(0).sum()),
+        ).to_json()
+    for top in TOP:
+        if after.candidates > top:
+            gain = hits(after, top) - hits(before, top)
+            found[f"change/alignment/recall_at_{top}"] = mean_interval(
+                gain, groups=groups, replicates=replicates, seed=seed
+            ).to_json()
+    return {key: {**entry, "evaluator": identity} for key, entry in found.items()}
+
+
+def hits(scores: PairScores, top: int) -> torch.Tensor:
+    """Return ``(N,)`` 1 where the own text is among the ``top`` nearest, 0 where not, NaN where it is empty."""
+    return torch.where(scores.rank.isnan(), torch.nan, (scores.rank <= top).double())
 
 
 def image_text_entries(
@@ -268,8 +319,11 @@ def _evidence(
     seen: torch.Tensor, read: torch.Tensor, own: torch.Tensor, wrong: torch.Tensor, truth: torch.Tensor
 ) -> torch.Tensor:
     """Return the product with each finding named minus without, ``(N, K)``; NaN where ``truth`` ``(N, K)`` is 0."""
-    other = read[wrong.clamp_min(0)]  # (N, K, D)
-    return (((read[own][:, None] - other) * seen[:, None]).sum(2) * truth).masked_fill(truth == 0, torch.nan)
+    mine = (read[own] * seen).sum(1, keepdim=True)
+    others = [(read[column] * seen).sum(1) for column in wrong.clamp_min(0).T]
+    if not others:
+        return torch.empty(truth.shape, dtype=torch.float64)
+    return ((mine - torch.stack(others, dim=1)) * truth).masked_fill(truth == 0, torch.nan)
 
 
 def _scores_of(seen: torch.Tensor, read: torch.Tensor, rows: Sequence[Sequence[int]]) -> torch.Tensor:

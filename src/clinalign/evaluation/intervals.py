@@ -20,7 +20,7 @@ from clinalign.core.errors import UserError
 from clinalign.core.seeds import derive_seed
 
 Statistic = Callable[[torch.Tensor], torch.Tensor]  # (B, N) float64 weights to (B,) float64 values, NaN where undefined
-_CHUNK = 4_000_000  # weights held at once: 32 MB
+_CHUNK = 1_000_000  # weights held at once: 8 MB
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,38 @@ def bootstrap(
     value = float(statistic(torch.ones(1, n, dtype=torch.float64))[0])
     ends = (math.nan, math.nan) if math.isnan(value) else percentile_interval(drawn)
     return Estimate(value, ends, n if counted is None else counted)
+
+
+@dataclass(frozen=True)
+class Table:
+    """K statistics of the same resamples.
+
+    Attributes:
+        values: ``(K,)`` on all the data, NaN where undefined.
+        drawn: ``(B, K)`` on the resamples.
+    """
+
+    values: torch.Tensor
+    drawn: torch.Tensor
+
+    def mean_of(self, columns: Sequence[int], counted: int) -> Estimate:
+        """Estimate the mean of those of ``columns`` that are defined; ``counted`` is the n to state."""
+        value = float(self.values[list(columns)].nanmean())
+        drawn = self.drawn[:, list(columns)].nanmean(1)
+        ends = (math.nan, math.nan) if math.isnan(value) else percentile_interval(drawn)
+        return Estimate(value, ends, counted)
+
+
+def resampled(
+    statistics: Statistic, n: int, *, groups: Sequence[str] | None = None, replicates: int = 1000, seed: int = 0
+) -> Table:
+    """Evaluate ``statistics``, which maps ``(B, n)`` weights to ``(B, K)``, once on each resample of :func:`bootstrap`.
+
+    Raises:
+        UserError: See :func:`resampling_weights`.
+    """
+    drawn = torch.cat([statistics(chunk) for chunk in resampling_weights(n, groups, replicates, seed)])
+    return Table(statistics(torch.ones(1, n, dtype=torch.float64))[0], drawn)
 
 
 def weighted_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,9 @@ import torch
 
 from clinalign.core.errors import UserError
 
+_COLUMNS = 2048  # features held in float64 at once
+_HELD = 2_000_000  # distances held at once: 16 MB
+
 
 class ManifoldScores(NamedTuple):
     """Per-image scores of M reference and N generated images; a metric is the mean of its vector.
@@ -36,7 +39,7 @@ def manifold_scores(x: torch.Tensor, y: torch.Tensor, k: int = 5, rows: int = 10
         x: Reference features.
         y: Generated features.
         k: Neighbours that set a ball's radius (5 as in Naeem et al.; Kynkaanniemi et al. use 3).
-        rows: Rows of a distance matrix held at once; does not change the result.
+        rows: Most rows of a distance matrix held at once, fewer for large sets; does not change the result.
 
     Returns:
         Scores per image, float64.
@@ -48,13 +51,13 @@ def manifold_scores(x: torch.Tensor, y: torch.Tensor, k: int = 5, rows: int = 10
         raise UserError(f"features of shape {tuple(x.shape)} and {tuple(y.shape)}: both must be (N, D), same D")
     if min(len(x), len(y)) <= k:
         raise UserError(f"precision with k={k} needs more than {k} images on each side, got {len(x)} and {len(y)}")
-    centre = x.double().mean(0)  # distances do not change, but the float64 products below lose fewer digits
-    x, y = x.double() - centre, y.double() - centre
-    radius_x, radius_y = neighbour_radius(x, k, rows), neighbour_radius(y, k, rows)
+    centre = x.mean(0, dtype=torch.float64)
+    rows = max(1, min(rows, _HELD // max(len(x), len(y))))
+    radius_x, radius_y = neighbour_radius(x, k, rows, centre), neighbour_radius(y, k, rows, centre)
     recall, coverage = [], []
     hits = torch.zeros(len(y), dtype=torch.float64)
     for start in range(0, len(x), rows):
-        distance = torch.cdist(x[start : start + rows], y)
+        distance = _distances(x[start : start + rows], y, centre)
         in_x = distance <= radius_x[start : start + rows, None]
         hits += in_x.sum(0)
         coverage.append(in_x.any(1))
@@ -62,11 +65,31 @@ def manifold_scores(x: torch.Tensor, y: torch.Tensor, k: int = 5, rows: int = 10
     return ManifoldScores((hits > 0).double(), torch.cat(recall).double(), hits / k, torch.cat(coverage).double())
 
 
-def neighbour_radius(features: torch.Tensor, k: int, rows: int = 1024) -> torch.Tensor:
-    """Return the ``(N,)`` distance from each of ``features`` ``(N, D)`` to its k-th nearest other."""
+def neighbour_radius(
+    features: torch.Tensor, k: int, rows: int = 1024, centre: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the ``(N,)`` distance from each of ``features`` ``(N, D)`` to its k-th nearest other.
+
+    Args:
+        features: One set.
+        k: Which neighbour.
+        rows: Rows of the distance matrix held at once.
+        centre: ``(D,)`` a point near the features, for the precision of the products; 0 by default.
+    """
+    centre = torch.zeros(features.shape[1], dtype=torch.float64) if centre is None else centre
     radii = []
     for start in range(0, len(features), rows):
-        distance = torch.cdist(features[start : start + rows], features)
+        distance = _distances(features[start : start + rows], features, centre)
         distance.diagonal(start).fill_(torch.inf)  # an image is not its own neighbour
         radii.append(distance.kthvalue(k, dim=1).values)
     return torch.cat(radii)
+
+
+def _distances(one: torch.Tensor, other: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+    """Return the float64 distances ``(B, N)``; ``other`` is turned to float64 a block at a time.
+
+    Moving both by ``centre`` changes no distance, but the products inside lose fewer digits.
+    """
+    rows = one.double() - centre
+    parts = [torch.cdist(rows, part.double() - centre) for part in torch.split(other, _COLUMNS)]
+    return torch.cat(parts, dim=1)

@@ -7,7 +7,6 @@ no more than a short one; a text that says nothing about place is left out, neve
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,24 +48,52 @@ def clause_agreement(
     return found, torch.cat(decided)
 
 
+def clause_counts(segmenter: Segmenter, images: torch.Tensor, cases: Sequence[Case]) -> torch.Tensor:
+    """Return how many clauses each picture's text states and how many of them the picture fulfils.
+
+    Args:
+        segmenter: Trained on the split ``judge``, never the reward's.
+        images: ``(N, 3, H, W)`` in ``[0, 1]``, generated or real.
+        cases: What was asked for, N long.
+
+    Returns:
+        ``(N, 3, 2)`` float32 on the CPU: for side, zone and size (:data:`~clinalign.data.places.KINDS`) the number
+        fulfilled and the number stated.
+    """
+    found, decided = clause_agreement(segmenter, images, [places_in(case.text) for case in cases])
+    cells = torch.tensor([picture * len(KINDS) + KINDS.index(kind) for picture, kind, _ in found], dtype=torch.int64)
+    counts = torch.zeros(len(images) * len(KINDS), 2)
+    counts.index_add_(0, cells, torch.stack([decided, torch.ones(len(found))], dim=1))
+    return counts.reshape(len(images), len(KINDS), 2)
+
+
+def region_shares(counts: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the ``(N,)`` share of clauses fulfilled, NaN where none is stated, of all kinds and of each.
+
+    Args:
+        counts: Of :func:`clause_counts`.
+    """
+    table = {"agreement": counts.sum(1), **{kind: counts[:, k] for k, kind in enumerate(KINDS)}}
+    return {
+        f"region_{name}": torch.where(each[:, 1] > 0, each[:, 0] / each[:, 1].clamp_min(1), torch.nan).double()
+        for name, each in table.items()
+    }
+
+
 def region_entries(
-    segmenter: Segmenter,
-    images: torch.Tensor,
-    cases: Sequence[Case],
+    counts: torch.Tensor,
+    identity: str,
     *,
     groups: Sequence[str] | None = None,
-    places: Sequence[Sequence[Place]] | None = None,
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """Measure region agreement as entries of ``metrics.json``.
 
     Args:
-        segmenter: Trained on the split ``judge``, never the reward's.
-        images: ``(N, 3, H, W)`` in ``[0, 1]``, generated or real.
-        cases: What was asked for, N long.
+        counts: ``(N, 3, 2)`` of :func:`clause_counts`.
+        identity: The segmenter's.
         groups: Patient, lesion or case of each picture.
-        places: What is stated of each; read from the cases' texts unless given.
         replicates: Resamples.
         seed: Same seed, same entries.
 
@@ -78,20 +105,14 @@ def region_entries(
     Raises:
         UserError: With fewer than two cases or groups.
     """
-    if places is None:
-        places = [places_in(case.text) for case in cases]
-    found, decided = clause_agreement(segmenter, images, places)
+    stated = dict(zip(("agreement", *KINDS), [counts[..., 1].sum(), *counts[..., 1].sum(0)], strict=True))
     entries: dict[str, dict[str, Any]] = {}
-    for name, kinds in (("agreement", KINDS), *((kind, (kind,)) for kind in KINDS)):
-        chosen = [index for index, (_, kind, _) in enumerate(found) if kind in kinds]
-        shares = share_fulfilled([found[i][0] for i in chosen], decided[chosen], len(images))
-        estimate = mean_interval(shares, groups=groups, replicates=replicates, seed=seed) if chosen else None
-        if estimate is not None and not math.isnan(estimate.value):
-            entries[f"alignment/region_{name}"] = {
-                **estimate.to_json(),
-                "clauses": len(chosen),
-                "evaluator": segmenter.identity,
-            }
+    for name, shares in region_shares(counts).items():
+        if shares.isnan().all():
+            continue
+        estimate = mean_interval(shares, groups=groups, replicates=replicates, seed=seed)
+        clauses = int(stated[name.removeprefix("region_")])
+        entries[f"alignment/{name}"] = {**estimate.to_json(), "clauses": clauses, "evaluator": identity}
     return entries
 
 

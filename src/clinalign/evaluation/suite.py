@@ -11,10 +11,15 @@ from clinalign.core.errors import UserError
 from clinalign.core.types import Case, Extractor
 from clinalign.evaluation.alignment import image_text_score
 from clinalign.evaluation.diversity import text_ids
-from clinalign.evaluation.entries import Entries, alignment_entries, diversity_entries, fidelity_entries
+from clinalign.evaluation.entries import Entries, alignment_entries, diversity_entries
+from clinalign.evaluation.feature_entries import feature_entries
 from clinalign.evaluation.floor import group_halves
 from clinalign.evaluation.intervals import mean_interval
+from clinalign.evaluation.radiomics import is_radiomics
 from clinalign.networks.classifier import check_image_batch
+
+# What changes with the number of images by itself.
+DEPENDS_ON_N = {"fidelity/fid": "FID falls", "fidelity/frd": "FRD falls", "diversity/vendi": "the Vendi score rises"}
 
 
 class Judge(Protocol):
@@ -68,7 +73,6 @@ def evaluate_images(
     prompt_ids: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
     n_bootstrap: int = 1000,
-    n_bootstrap_fid: int = 100,
     seed: int = 0,
 ) -> Entries:
     """Measure generated images against their cases and against real images.
@@ -85,11 +89,10 @@ def evaluate_images(
         prompt_ids: Which images share a prompt; by default those with the same whole text.
         groups: What the bootstrap draws; by default :func:`case_groups`.
         n_bootstrap: Resamples.
-        n_bootstrap_fid: Resamples of FID, each of which costs a matrix decomposition.
         seed: Same seed, same result.
 
     Returns:
-        Key to entry; see :func:`~clinalign.evaluation.entries.fidelity_entries`,
+        Key to entry; see :func:`~clinalign.evaluation.feature_entries.feature_entries`,
         :func:`~clinalign.evaluation.entries.alignment_entries` and
         :func:`~clinalign.evaluation.entries.diversity_entries`.
 
@@ -109,14 +112,13 @@ def evaluate_images(
     entries: Entries = {}
     if reference_images is not None:
         for name, extractor in extractors.items():
-            family = fidelity_entries(
+            family = feature_entries(
                 extractor(reference_images),
                 features[name],
                 extractor.identity,
                 groups_x=case_groups(reference_cases),
                 groups_y=groups,
                 replicates=n_bootstrap,
-                replicates_fid=n_bootstrap_fid,
                 seed=seed,
             )
             entries |= _named(family, name, extractors)
@@ -156,7 +158,6 @@ def evaluate_real(
     artifact_attributes: Sequence[str] = (),
     scorer: ImageTextScorer | None = None,
     n_bootstrap: int = 1000,
-    n_bootstrap_fid: int = 100,
     seed: int = 0,
 ) -> Entries:
     """Measure real images with the same metrics: the ceiling beside which generated images are read.
@@ -173,7 +174,6 @@ def evaluate_real(
         artifact_attributes: Attributes that count for APR.
         scorer: Image-text model.
         n_bootstrap: Resamples.
-        n_bootstrap_fid: Resamples of FID.
         seed: Same seed, same result.
 
     Returns:
@@ -196,14 +196,13 @@ def evaluate_real(
         scorer=scorer,
         prompt_ids=prompts,
         n_bootstrap=n_bootstrap,
-        n_bootstrap_fid=n_bootstrap_fid,
         seed=seed,
     )
     groups = case_groups(cases)
     for name, extractor in (extractors or {}).items():
         features = extractor(images)
         x, y = group_halves(groups, seed)
-        family = fidelity_entries(
+        family = feature_entries(
             features[x],
             features[y],
             extractor.identity,
@@ -211,7 +210,6 @@ def evaluate_real(
             groups_y=[groups[i] for i in y.tolist()],
             with_floor=False,
             replicates=n_bootstrap,
-            replicates_fid=n_bootstrap_fid,
             seed=seed,
         )
         entries |= _named(family, name, extractors or {})
@@ -226,7 +224,7 @@ def compare_identity(first: Entries, second: Entries) -> list[str]:
         second: Entries of the other, under the same keys.
 
     Returns:
-        Notes for the table: FID measured on different numbers of images, which its bias makes different by itself.
+        Notes for the table: FID, FRD or Vendi scores of different numbers of images, which differ by that alone.
 
     Raises:
         UserError: When extractor or evaluator of a key differ.
@@ -241,14 +239,17 @@ def compare_identity(first: Entries, second: Entries) -> list[str]:
                     "numbers of different identity are not compared, evaluate both with the same"
                 )
         sizes = [(entry["n"], entry.get("n_reference")) for entry in (first[key], second[key])]
-        if key.startswith("fidelity/fid") and sizes[0] != sizes[1]:
-            notes.append(f"{key}: images (generated, real) {sizes[0]} and {sizes[1]}; FID falls with n")
+        if key.startswith(tuple(DEPENDS_ON_N)) and sizes[0] != sizes[1]:
+            way = next(way for start, way in DEPENDS_ON_N.items() if key.startswith(start))
+            notes.append(f"{key}: images (generated, real) {sizes[0]} and {sizes[1]}; {way} with n")
     return notes
 
 
 def _named(family: Entries, name: str, extractors: Mapping[str, Extractor]) -> Entries:
-    """Give the keys of every extractor but the first its name."""
-    return family if name == next(iter(extractors)) else {f"{key}@{name}": entry for key, entry in family.items()}
+    """Give the keys of every extractor but the first its name; FRD, which radiomics alone has, needs none."""
+    if name == next(iter(extractors)) or is_radiomics(extractors[name].identity):
+        return family
+    return {f"{key}@{name}": entry for key, entry in family.items()}
 
 
 def _check(

@@ -14,6 +14,7 @@ from clinalign.core.config import TuneConfig, dump_config
 from clinalign.core.errors import UserError
 from clinalign.core.files import hash_json, write_json, write_text
 from clinalign.core.progress import say
+from clinalign.evaluation.suite import compare_identity
 from clinalign.workflows.ablation_arms import ANCHOR, PROMPTED, Arm, arms_of
 from clinalign.workflows.ablation_table import build_rows, to_markdown
 from clinalign.workflows.evaluate import METRICS, evaluate
@@ -78,6 +79,7 @@ def ablate(
                 model = _make(arm, config, shared, place, seed, prompt_tuning_steps)
                 evaluate(config.data.path, measured, evaluator, model=model, settings=settings)
             found.setdefault(arm.name, []).append(json.loads((measured / METRICS).read_text(encoding="utf-8")))
+    _check_measures(found)
     rows = build_rows({arm.name: arm.label for arm in chosen}, found)
     result = {
         "rows": rows,
@@ -91,6 +93,13 @@ def ablate(
     write_json(out / RESULT, result)
     write_text(out / TABLE, to_markdown(rows, len(seeds)))
     return result
+
+
+def _check_measures(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Refuse a table of evaluations that were measured with different networks, as one resumed with others would be."""
+    first, *others = (entries for runs in found.values() for entries in runs)
+    for entries in others:
+        compare_identity(first, entries)
 
 
 def _make(arm: Arm, full: TuneConfig, shared: Any, place: Path, seed: int, prompt_tuning_steps: int) -> str:

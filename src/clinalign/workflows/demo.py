@@ -127,7 +127,7 @@ def demo(out: Path | str = "demo", modality: str = "skin", seed: int = 0) -> dic
         snr_gamma=settings.snr_gamma,
         seed=seed,
     )
-    comparison = EvaluateSettings(cases=settings.evaluated, seed=seed, resamples_fid=50, report=False)
+    comparison = EvaluateSettings(cases=settings.evaluated, seed=seed, report=False)
     config = parse_config(demo_config(out, settings, seed))
     drawing = settings.drawing
     stages.run(

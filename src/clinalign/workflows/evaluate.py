@@ -19,6 +19,7 @@ from clinalign.core.precision import pick_device
 from clinalign.core.types import Case
 from clinalign.evaluation.diversity import text_ids
 from clinalign.evaluation.entries import Entries
+from clinalign.evaluation.suite import compare_identity
 from clinalign.generation.adapters import lora_parameters
 from clinalign.generation.generator import Generator
 from clinalign.workflows.drawing import Sampler, choose_sampler, run_config
@@ -28,6 +29,7 @@ from clinalign.workflows.evaluation_drawn import Drawn, measure_generator
 from clinalign.workflows.evaluation_gallery import write_gallery
 from clinalign.workflows.evaluation_measure import generated_entries, measure, real_entries
 from clinalign.workflows.evaluation_setup import Bench, EvaluateSettings, check_settings, need_evaluator, open_bench
+from clinalign.workflows.evaluation_subgroups import Minimum, subgroup_changes, subgroup_entries, subgroup_facts
 
 METRICS, EVALUATION, IMAGES = "metrics.json", "evaluation.json", "images"
 
@@ -79,9 +81,11 @@ def evaluate(
             generator = open_generator(model, device)
             bench = open_bench(data, evaluator, settings, config, device, generator.image_size)
             found = measure_generator(generator, bench, sampler, settings, folder / IMAGES)
-        entries = generated_entries(found.measured, bench.real, bench.instruments)
-        entries |= with_prefix("real", real_entries(bench.real, bench.instruments))
+        least = _minimum(settings)
+        entries = _generated(found, bench, least)
+        entries |= with_prefix("real", _real(bench, least))
         facts = {"model": found.facts, **_facts(bench, settings, sampler, start)}
+        facts["subgroups"] = subgroup_facts(found.measured, bench.real, bench.instruments, least)
         write_json(folder / METRICS, entries)
         write_json(folder / EVALUATION, facts)
     return _finish(out, entries, settings)
@@ -134,13 +138,19 @@ def evaluate_pair(
             old = measure_generator(before, bench, sampler, settings, places["base"], "base")
         new = measure_generator(after, bench, sampler, settings, places["tuned"], "tuned")
         entries: Entries = {}
-        for prefix, found in (("base", old), ("tuned", new)):
-            entries |= with_prefix(prefix, generated_entries(found.measured, bench.real, bench.instruments))
-        entries |= with_prefix("real", real_entries(bench.real, bench.instruments))
+        least = _minimum(settings)
+        sides = {"base": _generated(old, bench, least), "tuned": _generated(new, bench, least)}
+        sides["real"] = _real(bench, least)
+        differing = compare_identity(sides["base"], sides["tuned"])
+        for prefix, family in sides.items():
+            entries |= with_prefix(prefix, family)
         changes, notes = change_entries(old.measured, new.measured, bench.real, bench.instruments)
         entries |= changes
+        entries |= subgroup_changes(old.measured, new.measured, bench.real, bench.instruments, least)
+        notes = [*notes, *differing]
         if folder is not None:
             facts = _facts(replace(bench, notes=[*bench.notes, *notes]), settings, sampler, start)
+            facts["subgroups"] = subgroup_facts(new.measured, bench.real, bench.instruments, least)
             write_json(folder / METRICS, entries)
             write_json(folder / EVALUATION, {"base": old.facts, "tuned": new.facts, **facts})
             kept = settings.keep_images
@@ -205,6 +215,22 @@ def _read_images(
         "seconds": round(time.perf_counter() - start, 2),
     }
     return bench, Drawn(measured, facts), None
+
+
+def _minimum(settings: EvaluateSettings) -> Minimum:
+    return Minimum(settings.subgroup_minimum, settings.subgroup_minimum_fidelity)
+
+
+def _generated(found: Drawn, bench: Bench, least: Minimum) -> Entries:
+    """Everything that is measured of one set of generated images, as a whole and by subgroup."""
+    whole = generated_entries(found.measured, bench.real, bench.instruments)
+    return whole | subgroup_entries(found.measured, bench.real, bench.instruments, least)
+
+
+def _real(bench: Bench, least: Minimum) -> Entries:
+    """The same of the real images: the ceiling."""
+    whole = real_entries(bench.real, bench.instruments)
+    return whole | subgroup_entries(bench.real, bench.real, bench.instruments, least, fidelity=False)
 
 
 def with_prefix(prefix: str, entries: Entries) -> Entries:

@@ -15,17 +15,13 @@ from clinalign.evaluation.diversity import (
     within_prompt_pairs,
 )
 from clinalign.evaluation.entries import Entries
-from clinalign.evaluation.fidelity import fid
-from clinalign.evaluation.intervals import (
-    Estimate,
-    bootstrap,
-    mean_interval,
-    percentile_interval,
-    resampling_weights,
-    weighted_mean,
-)
+from clinalign.evaluation.fidelity import fid_influences, influence_interval, paired_influences
+from clinalign.evaluation.intervals import bootstrap, mean_interval, weighted_mean
 from clinalign.evaluation.manifold import manifold_scores
+from clinalign.evaluation.radiomics import is_radiomics, normalise
 from clinalign.evaluation.suite import case_groups
+from clinalign.evaluation.vendi import chosen_rows, vendi_influences
+from clinalign.workflows.evaluation_details import detail_changes
 from clinalign.workflows.evaluation_measure import DiversitySet, Instruments, Measured, right_decisions
 
 PAIRS = 12  # pairs of each prompt that MS-SSIM looks at, as in its own metric
@@ -44,14 +40,15 @@ def change_entries(
 
     Returns:
         Entries and notes. ``change/KEY`` is tuned minus base of ``KEY`` (attribute accuracy, APR, accuracy of each
-        attribute, each scorer, FID, recall, coverage, feature distance, MS-SSIM); ``change/fid`` is
-        ``change/fidelity/fid``; ``change/diversity`` is the relative change of the feature distance within a prompt;
-        ``gap/attribute_accuracy_closed`` is ``(tuned - base) / (real - base)``. Intervals resample patients or lesions,
-        those of diversity prompts.
+        attribute, each scorer and its details, FID, FRD, recall, coverage, Vendi score, feature distance, MS-SSIM);
+        ``change/fid`` is ``change/fidelity/fid``; ``change/diversity`` is the relative change of the feature distance
+        within a prompt; ``gap/attribute_accuracy_closed`` is ``(tuned - base) / (real - base)``. Intervals resample
+        patients or lesions, those of diversity within prompts resample prompts.
     """
     alignment, notes = _alignment(base, tuned, real, instruments)
     fidelity = _fidelity(base, tuned, real, instruments) | _scores(base, tuned, real, instruments)
-    return alignment | fidelity | _diversity(base.diversity, tuned.diversity, instruments), notes
+    diversity = _vendi(base, tuned, instruments) | _diversity(base.diversity, tuned.diversity, instruments)
+    return alignment | fidelity | diversity, notes
 
 
 def _alignment(base: Measured, tuned: Measured, real: Measured, instruments: Instruments) -> tuple[Entries, list[str]]:
@@ -90,13 +87,15 @@ def _alignment(base: Measured, tuned: Measured, real: Measured, instruments: Ins
 def _scores(base: Measured, tuned: Measured, real: Measured, instruments: Instruments) -> Entries:
     """Changes of the scorers' means, over the cases that they can judge before and after."""
     entries: Entries = {}
+    keyword: dict[str, Any] = {"replicates": instruments.resamples, "seed": instruments.seed}
+    for name, kept in tuned.details.items():
+        groups = case_groups(tuned.cases)
+        entries |= detail_changes(instruments.scorers[name], base.details[name], kept, tuned.cases, groups, **keyword)
     for name, scorer in instruments.scorers.items():
         difference = (tuned.scores[name] - base.scores[name]).reshape(len(real.cases), -1).nanmean(1)
         if difference.isnan().all():
             continue
-        change = mean_interval(
-            difference, groups=case_groups(real.cases), replicates=instruments.resamples, seed=instruments.seed
-        )
+        change = mean_interval(difference, groups=case_groups(real.cases), **keyword)
         entries[f"change/alignment/{name}"] = {**change.to_json(), "evaluator": scorer.identity}
     return entries
 
@@ -115,9 +114,9 @@ def _complete(measured: Measured, instruments: Instruments, cases: int) -> torch
 
 
 def _fidelity(base: Measured, tuned: Measured, real: Measured, instruments: Instruments) -> Entries:
-    """Changes of FID, recall and coverage of the headline extractor."""
+    """Changes of FID, recall and coverage of the headline extractor, and of FRD."""
     name = instruments.headline
-    x, before, after = (each.features[name].double() for each in (real, base, tuned))
+    x, before, after = (each.features[name] for each in (real, base, tuned))
     extractor = instruments.extractors[name].identity
     old, new = manifold_scores(x, before), manifold_scores(x, after)
     keyword: dict[str, Any] = {"replicates": instruments.resamples, "seed": instruments.seed}
@@ -125,34 +124,35 @@ def _fidelity(base: Measured, tuned: Measured, real: Measured, instruments: Inst
         f"fidelity/{key}": mean_interval(values, groups=case_groups(real.cases), **keyword)
         for key, values in {"recall": new.recall - old.recall, "coverage": new.coverage - old.coverage}.items()
     }
-    estimates["fidelity/fid"] = _fid_change(x, before, after, base, real, instruments)
+    sides = (case_groups(real.cases), case_groups(tuned.cases))
+    change = paired_influences(fid_influences(x, before), fid_influences(x, after))
+    estimates["fidelity/fid"] = influence_interval(change, *sides, **keyword)
     estimates["fid"] = estimates["fidelity/fid"]
-    return {f"change/{key}": {**estimate.to_json(), "extractor": extractor} for key, estimate in estimates.items()}
+    entries = {f"change/{key}": {**estimate.to_json(), "extractor": extractor} for key, estimate in estimates.items()}
+    for other, found in instruments.extractors.items():
+        if is_radiomics(found.identity):
+            x, before = normalise(real.features[other], base.features[other])
+            _, after = normalise(real.features[other], tuned.features[other])
+            change = paired_influences(fid_influences(x, before), fid_influences(x, after))
+            frd = influence_interval(change, *sides, **keyword)
+            entries["change/fidelity/frd"] = {**frd.to_json(), "extractor": found.identity}
+    return entries
 
 
-def _fid_change(
-    x: torch.Tensor,
-    before: torch.Tensor,
-    after: torch.Tensor,
-    base: Measured,
-    real: Measured,
-    instruments: Instruments,
-) -> Estimate:
-    """FID after minus FID before; both see the same resamples of real images and of cases.
-
-    As in :func:`clinalign.evaluation.fidelity.fid_interval` the spread is laid around the estimate, for resampled FIDs
-    are too high.
-    """
-    value = fid(x, after) - fid(x, before)
-    drawn = []
-    rows = [
-        torch.cat(list(resampling_weights(len(each.cases), case_groups(each.cases), instruments.resamples_fid, seed)))
-        for each, seed in ((real, instruments.seed), (base, instruments.seed + 1))
-    ]
-    for w_x, w_y in zip(*rows, strict=True):
-        drawn.append(fid(x, after, w_x, w_y) - fid(x, before, w_x, w_y))
-    spread = torch.tensor(drawn, dtype=torch.float64)
-    return Estimate(value, percentile_interval(spread - spread.mean() + value), len(after))
+def _vendi(base: Measured, tuned: Measured, instruments: Instruments) -> Entries:
+    """Change of the Vendi score of the same cases."""
+    name = instruments.headline
+    rows = chosen_rows(len(tuned.cases), seed=instruments.seed)
+    (before, old), (after, new) = (vendi_influences(each.features[name][rows]) for each in (base, tuned))
+    change = mean_interval(
+        after - before + new - old,
+        groups=case_groups([tuned.cases[row] for row in rows.tolist()]),
+        replicates=instruments.resamples,
+        seed=instruments.seed,
+    )
+    return {
+        "change/diversity/vendi": {**change.to_json(), "extractor": f"{instruments.extractors[name].identity}:cosine"}
+    }
 
 
 def _diversity(base: DiversitySet, tuned: DiversitySet, instruments: Instruments) -> Entries:

@@ -17,12 +17,18 @@ from clinalign.core.images import resize, to_uint8
 from clinalign.core.types import Case, Extractor, Reward
 from clinalign.evaluation.alignment import case_labels, decide
 from clinalign.evaluation.diversity import text_ids
-from clinalign.evaluation.entries import Entries, alignment_entries, diversity_entries, fidelity_entries
+from clinalign.evaluation.entries import Entries, alignment_entries, diversity_entries
+from clinalign.evaluation.feature_entries import feature_entries
 from clinalign.evaluation.floor import group_halves
 from clinalign.evaluation.intervals import mean_interval
+from clinalign.evaluation.perceptual import lpips_entries
+from clinalign.evaluation.radiomics import is_radiomics
 from clinalign.evaluation.suite import case_groups
+from clinalign.evaluation.vendi import vendi_entries
 from clinalign.networks.classifier import AttributeClassifier
+from clinalign.networks.lpips import Lpips
 from clinalign.workflows.evaluation_cases import as_request
+from clinalign.workflows.evaluation_details import detail_entries, detail_of
 
 PROMPTS, MEMBERS = 64, 8  # prompts, and images of each, that diversity looks at
 WIDEST = 256  # pixels at which pictures are held for MS-SSIM
@@ -38,10 +44,10 @@ class Instruments:
         judged: Attributes that count.
         artifacts: Those of them that count for APR.
         resamples: Bootstrap resamples.
-        resamples_fid: Those of FID, each of which costs a matrix decomposition.
         seed: Of resamples, halves and pairs.
         scorers: Metric to an evaluator that scores one image against its case, as a reward does and trained as one, but
             on the judge split: posture, image-text score, region, ...
+        lpips: Distance of two pictures, where its weights were given.
     """
 
     evaluator: AttributeClassifier
@@ -49,9 +55,9 @@ class Instruments:
     judged: tuple[str, ...]
     artifacts: tuple[str, ...]
     resamples: int
-    resamples_fid: int
     seed: int
     scorers: Mapping[str, Reward] = field(default_factory=dict)
+    lpips: Lpips | None = None
 
     @property
     def headline(self) -> str:
@@ -95,6 +101,8 @@ class Measured:
         probabilities: ``(N, K)`` of the judged attributes.
         diversity: The images of shared prompts among them.
         scores: Scorer's metric to ``(N,)`` scores, NaN where a case has none.
+        details: Scorer's metric to what else it keeps of each image, ``(N, ...)``; see
+            :func:`~clinalign.workflows.evaluation_details.detail_of`.
     """
 
     cases: list[Case]
@@ -102,6 +110,7 @@ class Measured:
     probabilities: torch.Tensor
     diversity: DiversitySet
     scores: dict[str, torch.Tensor] = field(default_factory=dict)
+    details: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def shared_prompt_rows(prompt_ids: Sequence[str]) -> list[int]:
@@ -141,6 +150,8 @@ def measure(
     requests = [as_request(case, instruments.judged) for case in cases]
     features: dict[str, list[torch.Tensor]] = {name: [] for name in instruments.extractors}
     scores: dict[str, list[torch.Tensor]] = {name: [] for name in instruments.scorers}
+    takers = {name: take for name, scorer in instruments.scorers.items() if (take := detail_of(scorer)) is not None}
+    details: dict[str, list[torch.Tensor]] = {name: [] for name in takers}
     probabilities, held, start = [], [], 0
     for batch in batches:
         if not bool(torch.isfinite(batch).all()):
@@ -148,8 +159,12 @@ def measure(
         for name, extractor in instruments.extractors.items():
             features[name].append(extractor(batch))
         probabilities.append(instruments.evaluator.probabilities(batch)[:, instruments.columns])
-        for name, scorer in instruments.scorers.items():
-            scores[name].append(score_images(scorer, batch, requests[start : start + len(batch)]))
+        asked = requests[start : start + len(batch)]
+        with torch.no_grad():
+            for name, scorer in instruments.scorers.items():
+                scores[name].append(score_images(scorer, batch, asked))
+            for name, take in takers.items():
+                details[name].append(take(batch, asked))
         wanted = [row - start for row in range(start, start + len(batch)) if row in rows]
         if wanted:
             held.append(to_uint8(resize(batch[wanted], min(WIDEST, batch.shape[-1]))))
@@ -161,7 +176,8 @@ def measure(
         [prompt_ids[row] for row in sorted(rows)],
     )
     scored = {name: torch.cat(parts) for name, parts in scores.items()}
-    return Measured(requests, joined, torch.cat(probabilities), diversity, scored)
+    kept = {name: torch.cat(parts) for name, parts in details.items()}
+    return Measured(requests, joined, torch.cat(probabilities), diversity, scored, kept)
 
 
 def score_images(scorer: Reward, images: torch.Tensor, cases: Sequence[Case]) -> torch.Tensor:
@@ -175,16 +191,16 @@ def generated_entries(measured: Measured, real: Measured, instruments: Instrumen
     """Return all metrics of generated images against the real ones of the same cases."""
     entries: Entries = {}
     for name, extractor in instruments.extractors.items():
-        family = fidelity_entries(
+        family = feature_entries(
             real.features[name],
             measured.features[name],
             extractor.identity,
             groups_x=case_groups(real.cases),
             groups_y=case_groups(measured.cases),
-            **_resampling(instruments, fid=True),
+            **_resampling(instruments),
         )
         entries |= _named(family, name, instruments)
-    return entries | _judged(measured, instruments)
+    return entries | _judged(measured, instruments) | _lpips(measured, real, instruments)
 
 
 def real_entries(real: Measured, instruments: Instruments) -> Entries:
@@ -193,17 +209,17 @@ def real_entries(real: Measured, instruments: Instruments) -> Entries:
     groups = case_groups(real.cases)
     x, y = group_halves(groups, instruments.seed)
     for name, extractor in instruments.extractors.items():
-        family = fidelity_entries(
+        family = feature_entries(
             real.features[name][x],
             real.features[name][y],
             extractor.identity,
             groups_x=[groups[row] for row in x.tolist()],
             groups_y=[groups[row] for row in y.tolist()],
             with_floor=False,
-            **_resampling(instruments, fid=True),
+            **_resampling(instruments),
         )
         entries |= _named(family, name, instruments)
-    return entries | _judged(real, instruments)
+    return entries | _judged(real, instruments) | _lpips(real, None, instruments)
 
 
 def right_decisions(measured: Measured, instruments: Instruments, cases: int) -> torch.Tensor:
@@ -217,15 +233,16 @@ def right_decisions(measured: Measured, instruments: Instruments, cases: int) ->
     return right.reshape(cases, -1, len(instruments.judged)).nanmean(1)
 
 
-def _resampling(instruments: Instruments, fid: bool = False) -> dict[str, Any]:
+def _resampling(instruments: Instruments) -> dict[str, Any]:
     """The bootstrap's arguments."""
-    extra = {"replicates_fid": instruments.resamples_fid} if fid else {}
-    return {"replicates": instruments.resamples, "seed": instruments.seed, **extra}
+    return {"replicates": instruments.resamples, "seed": instruments.seed}
 
 
 def _named(family: Entries, name: str, instruments: Instruments) -> Entries:
-    """Give the keys of every extractor but the first its name."""
-    return family if name == instruments.headline else {f"{key}@{name}": entry for key, entry in family.items()}
+    """Give the keys of every extractor but the first its name; FRD, which radiomics alone has, needs none."""
+    if name == instruments.headline or is_radiomics(instruments.extractors[name].identity):
+        return family
+    return {f"{key}@{name}": entry for key, entry in family.items()}
 
 
 def _judged(measured: Measured, instruments: Instruments) -> Entries:
@@ -234,17 +251,22 @@ def _judged(measured: Measured, instruments: Instruments) -> Entries:
         _alignment(measured, instruments)
         | score_entries(measured, instruments)
         | _diversity(measured.diversity, instruments)
+        | _vendi(measured, instruments)
     )
 
 
 def score_entries(measured: Measured, instruments: Instruments) -> Entries:
-    """Return the mean of every scorer over the images that it can judge."""
+    """Return the mean of every scorer over the images that it can judge, and what its details tell."""
     entries: Entries = {}
+    groups = case_groups(measured.cases)
+    for name, kept in measured.details.items():
+        scorer = instruments.scorers[name]
+        entries |= detail_entries(scorer, kept, measured.cases, groups, **_resampling(instruments))
     for name, scorer in instruments.scorers.items():
         values = measured.scores[name]
         if values.isnan().all():
             continue
-        estimate = mean_interval(values, groups=case_groups(measured.cases), **_resampling(instruments))
+        estimate = mean_interval(values, groups=groups, **_resampling(instruments))
         entries[f"alignment/{name}"] = {**estimate.to_json(), "evaluator": scorer.identity}
     return entries
 
@@ -270,5 +292,32 @@ def _diversity(found: DiversitySet, instruments: Instruments) -> Entries:
         found.prompt_ids,
         features=found.features,
         identity=instruments.extractors[instruments.headline].identity,
+        **_resampling(instruments),
+    )
+
+
+def _vendi(measured: Measured, instruments: Instruments) -> Entries:
+    return vendi_entries(
+        measured.features[instruments.headline],
+        instruments.extractors[instruments.headline].identity,
+        groups=case_groups(measured.cases),
+        prompt_features=measured.diversity.features,
+        prompt_ids=measured.diversity.prompt_ids,
+        **_resampling(instruments),
+    )
+
+
+def _lpips(measured: Measured, real: Measured | None, instruments: Instruments) -> Entries:
+    """LPIPS among the images of a prompt and, where ``real`` is given, against its real images."""
+    found = measured.diversity
+    if instruments.lpips is None or len(found.images) == 0:
+        return {}
+    others = None if real is None or len(real.diversity.images) == 0 else real.diversity
+    return lpips_entries(
+        instruments.lpips,
+        found.images,
+        found.prompt_ids,
+        None if others is None else others.images,
+        () if others is None else others.prompt_ids,
         **_resampling(instruments),
     )

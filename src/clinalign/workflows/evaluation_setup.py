@@ -17,8 +17,10 @@ from clinalign.core.types import Case, Extractor, Reward
 from clinalign.data.prepared import PreparedDataset
 from clinalign.evaluation.extractors import load_extractor
 from clinalign.evaluation.independence import check_independence
+from clinalign.evaluation.subgroups import ALIGNMENT, FIDELITY
 from clinalign.evaluation.suite import case_groups
 from clinalign.networks.classifier import AttributeClassifier
+from clinalign.networks.lpips import load_lpips
 from clinalign.networks.network_folder import read_card
 from clinalign.rewards import load_reward
 from clinalign.workflows.evaluation_cases import MINIMUM_CASES, artifact_attributes, judged_attributes, select_cases
@@ -46,6 +48,9 @@ class EvaluateSettings:
         extractors: Further feature extractors beside the evaluator's features, for example ``inception:FILE``.
         scorers: Folders of further evaluators, of any other kind that ``train reward --split judge`` makes (posture,
             consistency, region): the mean of each is a metric.
+        lpips: File of AlexNet's weights; LPIPS is measured only with it.
+        subgroup_minimum: Images that a subgroup needs on each side.
+        subgroup_minimum_fidelity: The same for its FID and KID.
         rewards: Folders of reward models that the evaluator must not be; those of a run are found by themselves.
         allow_reward_evaluator: Go on with an evaluator that is not independent, and say so in the result.
         keep_images: Write so many images; ``None`` writes all.
@@ -53,7 +58,6 @@ class EvaluateSettings:
         batch_size: Images drawn at once; derived when ``None``, never a result.
         device: ``auto``, ``cpu`` or ``cuda``.
         resamples: Bootstrap resamples.
-        resamples_fid: Those of FID.
         report: Build the report page too.
     """
 
@@ -67,6 +71,9 @@ class EvaluateSettings:
     attributes: tuple[str, ...] = ()
     extractors: tuple[str, ...] = ()
     scorers: tuple[Path, ...] = ()
+    lpips: Path | None = None
+    subgroup_minimum: int = ALIGNMENT
+    subgroup_minimum_fidelity: int = FIDELITY
     rewards: tuple[Path, ...] = ()
     allow_reward_evaluator: bool = False
     keep_images: int | None = 64
@@ -74,7 +81,6 @@ class EvaluateSettings:
     batch_size: int | None = None
     device: str = "auto"
     resamples: int = 1000
-    resamples_fid: int = 100
     report: bool = True
 
 
@@ -108,6 +114,7 @@ class Bench:
                 "dataset": card.get("dataset"),
             },
             "extractors": {name: extractor.identity for name, extractor in self.instruments.extractors.items()},
+            "lpips": None if settings.lpips is None else settings.lpips.name,
             "scorers": {name: scorer.identity for name, scorer in self.instruments.scorers.items()},
             "dataset": {
                 **{key: self.dataset.info[key] for key in _DATASET_FACTS if key in self.dataset.info},
@@ -121,7 +128,7 @@ class Bench:
             "thresholds": self.instruments.thresholds,
             "attributes_left_out": self.left_out,
             "seed": settings.seed,
-            "resamples": {"all": settings.resamples, "fid": settings.resamples_fid},
+            "resamples": settings.resamples,
             "allow_reward_evaluator": settings.allow_reward_evaluator,
             "notes": self.notes,
         }
@@ -135,12 +142,12 @@ def check_settings(settings: EvaluateSettings) -> None:
     """
     if settings.cases < MINIMUM_CASES:
         raise UserError(f"--cases {settings.cases}: an evaluation needs at least {MINIMUM_CASES}")
-    for name in ("images_per_case", "batch_size"):
+    for name in ("images_per_case", "batch_size", "subgroup_minimum", "subgroup_minimum_fidelity"):
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value}: write a number of at least 1")
-    if min(settings.resamples, settings.resamples_fid) < 2:
-        raise UserError("an interval needs at least 2 resamples: 1000 are usual, and 100 for FID")
+    if settings.resamples < 2:
+        raise UserError("an interval needs at least 2 resamples: 1000 are usual")
 
 
 def need_evaluator(evaluator: str | Path | None) -> str | Path:
@@ -188,7 +195,8 @@ def open_bench(
         )
     split = dataset.cases(settings.split)
     judge = AttributeClassifier.load(evaluator, device)
-    extractors = _extractors(evaluator, settings.extractors, device)
+    extractors = _extractors(evaluator, settings.extractors, dataset.image_size, device)
+    lpips = None if settings.lpips is None else load_lpips(settings.lpips, device)
     notes = _independence(judge.card, dataset, settings, config, extractors)
     scorers, told = _scorers(dataset, settings, config, device)
     notes = list(dict.fromkeys([*notes, *told]))
@@ -200,19 +208,26 @@ def open_bench(
             f"{MINIMUM_CASES}: prepare more cases, or give another --split"
         )
     artifacts = artifact_attributes(judged)
-    instruments = Instruments(
-        judge, extractors, judged, artifacts, settings.resamples, settings.resamples_fid, settings.seed, scorers
-    )
+    instruments = Instruments(judge, extractors, judged, artifacts, settings.resamples, settings.seed, scorers, lpips)
     parts = [cases[start : start + READ_AT_ONCE] for start in range(0, len(cases), READ_AT_ONCE)]
     batches = (dataset.images(part) for part in track(parts, "measuring real images"))
     real = measure(batches, cases, instruments, real_prompt_ids(cases))
     return Bench(dataset, cases, instruments, real, left_out, notes)
 
 
-def _extractors(evaluator: str | Path, further: Sequence[str], device: torch.device) -> dict[str, Extractor]:
-    """Open the evaluator's own features and the further extractors, each under a name of its own."""
+def _extractors(
+    evaluator: str | Path, further: Sequence[str], image_size: int, device: torch.device
+) -> dict[str, Extractor]:
+    """Open the evaluator's own features, radiomics and the further extractors, each under a name of its own.
+
+    Raises:
+        UserError: When one cannot be opened, or radiomics are asked for at two sizes.
+    """
     found: dict[str, Extractor] = {}
-    for spec in (f"domain:{evaluator}", *further):
+    sized = [spec for spec in further if spec.startswith("radiomics:")]
+    if len(sized) > 1:
+        raise UserError(f"radiomics at two sizes ({', '.join(sized)}): one is FRD's, give one")
+    for spec in (f"domain:{evaluator}", *further, *(() if sized else (f"radiomics:{image_size}",))):
         name = spec.partition(":")[0]
         name = name if name not in found else f"{name}{len(found) + 1}"
         found[name] = load_extractor(spec, device)

@@ -41,7 +41,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Meaning]]] = {
                 "Attributes kept, balanced", "the same, present and absent counting alike", "higher", "percent"
             ),
             "apr": Meaning(
-                "All artifacts right (APR)", "share of pictures with every artifact as asked", "higher", "percent"
+                "All artifacts right (APR)",
+                "share of pictures with every artifact as asked; the real images' is its ceiling",
+                "higher",
+                "percent",
             ),
             "apr_single": Meaning(
                 "All artifacts right, one asked", "the same, for prompts that ask for exactly one", "higher", "percent"
@@ -52,6 +55,20 @@ FAMILIES: dict[str, tuple[str, dict[str, Meaning]]] = {
             "f1": Meaning("F1", "balance of attributes found and attributes missed", "higher", "number"),
             "clip_score": Meaning("Image-text score", "how near picture and prompt lie in a shared space", "higher"),
             "posture": Meaning("Posture", "how far a film is turned, zoomed or shifted; 0 is upright", "higher"),
+            "recall_at_1": Meaning(
+                "Own text first (R@1)",
+                "share of pictures whose own text is the nearest of all texts",
+                "higher",
+                "percent",
+            ),
+            "recall_at_5": Meaning("Own text in 5 (R@5)", "the same, among the nearest five", "higher", "percent"),
+            "recall_at_10": Meaning("Own text in 10 (R@10)", "the same, among the nearest ten", "higher", "percent"),
+            "flipped_accuracy": Meaning(
+                "Flipped texts told apart", "the true text scores above one with a finding changed", "higher", "percent"
+            ),
+            "region_agreement": Meaning(
+                "Places kept", "share of stated sides, zones and sizes that are found as stated", "higher", "percent"
+            ),
             "region": Meaning("Place", "whether findings lie where the text says, from 0 to 1", "higher"),
         },
     ),
@@ -60,6 +77,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Meaning]]] = {
         {
             "fid": Meaning("FID", "distance between the two sets of pictures; falls with their number", "lower"),
             "kid": Meaning("KID", "the same idea without that dependence; 0 for equal sets", "lower"),
+            "frd": Meaning(
+                "FRD", "distance of intensity, texture and wavelet statistics; falls with their number", "lower"
+            ),
+            "lpips": Meaning("LPIPS to real", "how far a picture looks from a real one of its prompt", "lower"),
             "precision": Meaning(
                 "Precision", "share of generated pictures that lie among real ones", "higher", "percent"
             ),
@@ -75,6 +96,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Meaning]]] = {
         {
             "ms_ssim": Meaning("MS-SSIM", "likeness of two pictures of one prompt; 1 is the same picture", "lower"),
             "feature_distance": Meaning("Feature distance", "how far apart two pictures of one prompt lie", "higher"),
+            "vendi": Meaning("Vendi score", "how many different pictures the set is worth", "higher"),
+            "vendi_within_prompt": Meaning(
+                "Vendi score of a prompt", "how many different pictures those of one prompt are worth", "higher"
+            ),
+            "lpips": Meaning("LPIPS", "how different two pictures of one prompt look", "higher"),
         },
     ),
 }

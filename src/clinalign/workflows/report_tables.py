@@ -101,6 +101,7 @@ def build_tables(metrics: Metrics, compared: bool = True) -> Tables:
     listed = {f"{family}/{name}" for family, (_, known) in FAMILIES.items() for name in known}
     single = {f"alignment/{measure}/{name}" for measure in PER_ATTRIBUTE for name in attributes(metrics)}
     other = [key for key in plain if key.partition("@")[0] not in listed and key not in single]
+    other = [key for key in other if not key.startswith("subgroup/")]
     if other:
         families.append(("Further metrics", tuple(_row(metrics, key, columns, letters) for key in other)))
     return Tables(

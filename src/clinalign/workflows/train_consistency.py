@@ -193,10 +193,10 @@ def _summary(metrics: dict[str, Any]) -> str:
     """Say the result in a line."""
     scores = metrics["scores"]
     words = {
-        "flip_accuracy": "flipped texts told apart",
+        "flipped_accuracy": "flipped texts told apart",
         "finding_auroc": "finding AUROC",
         "matched_auroc": "matched AUROC",
-        "retrieval_r1": "R@1",
+        "recall_at_1": "R@1",
     }
     found = {text: scores.get(f"alignment/{key}") for key, text in words.items()}
     parts = [f"{text} {entry['value']:.3f}" for text, entry in found.items() if entry is not None]
