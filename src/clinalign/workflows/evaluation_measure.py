@@ -42,6 +42,7 @@ class Instruments:
         seed: Of resamples, halves and pairs.
         scorers: Metric to an evaluator that scores one image against its case, as a reward does and trained as one, but
             on the judge split: posture, image-text score, region, ...
+        spaces: Further extractors whose features are taken and not compared for fidelity.
     """
 
     evaluator: AttributeClassifier
@@ -52,6 +53,7 @@ class Instruments:
     resamples_fid: int
     seed: int
     scorers: Mapping[str, Reward] = field(default_factory=dict)
+    spaces: Mapping[str, Extractor] = field(default_factory=dict)
 
     @property
     def headline(self) -> str:
@@ -139,13 +141,14 @@ def measure(
     """
     rows = set(shared_prompt_rows(prompt_ids))
     requests = [as_request(case, instruments.judged) for case in cases]
-    features: dict[str, list[torch.Tensor]] = {name: [] for name in instruments.extractors}
+    extractors = {**instruments.extractors, **instruments.spaces}
+    features: dict[str, list[torch.Tensor]] = {name: [] for name in extractors}
     scores: dict[str, list[torch.Tensor]] = {name: [] for name in instruments.scorers}
     probabilities, held, start = [], [], 0
     for batch in batches:
         if not bool(torch.isfinite(batch).all()):
             raise UserError(f"images {start} to {start + len(batch) - 1} hold NaN or infinity: the model is broken")
-        for name, extractor in instruments.extractors.items():
+        for name, extractor in extractors.items():
             features[name].append(extractor(batch))
         probabilities.append(instruments.evaluator.probabilities(batch)[:, instruments.columns])
         for name, scorer in instruments.scorers.items():

@@ -55,6 +55,9 @@ class EvaluateSettings:
         resamples: Bootstrap resamples.
         resamples_fid: Those of FID.
         report: Build the report page too.
+        privacy: Look for memorised training images.
+        train_split: What the generator was trained on.
+        identity: Folder of an encoder by ``train identity``, for privacy.
     """
 
     split: str = "test"
@@ -76,6 +79,9 @@ class EvaluateSettings:
     resamples: int = 1000
     resamples_fid: int = 100
     report: bool = True
+    privacy: bool = False
+    train_split: str = "train"
+    identity: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,8 @@ def check_settings(settings: EvaluateSettings) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value}: write a number of at least 1")
+    if settings.identity is not None and not settings.privacy:
+        raise UserError("--identity is an encoder for --privacy: give both, or neither")
     if min(settings.resamples, settings.resamples_fid) < 2:
         raise UserError("an interval needs at least 2 resamples: 1000 are usual, and 100 for FID")
 
