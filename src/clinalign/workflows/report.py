@@ -18,6 +18,7 @@ from clinalign.workflows.report_evidence import Goals
 from clinalign.workflows.report_findings import describe, summarise
 from clinalign.workflows.report_pictures import build_gallery
 from clinalign.workflows.report_plots import attribute_plot, stage_seconds, training_plots
+from clinalign.workflows.report_privacy import privacy_section
 from clinalign.workflows.report_sources import METRICS, RUN, Material, read_demo, read_evaluation, read_run
 from clinalign.workflows.report_tables import build_tables, flatten
 from clinalign.workflows.report_verdicts import verdicts
@@ -146,6 +147,7 @@ def _content(material: Material, title: str, real_images: bool) -> dict[str, Any
         else describe(material.metrics, notes=material.notes),
         "verdicts": verdicts(material.metrics, **told) if material.compared and evaluated else [],
         "gallery": build_gallery(material, real_images),
+        "privacy": privacy_section(material, real_images),
         "plots": training_plots(material.curve),
         "attribute_plot": attribute_plot(material.metrics, material.compared),
         "cost": _cost(material),
