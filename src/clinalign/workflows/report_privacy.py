@@ -17,12 +17,14 @@ from clinalign.workflows.report_pictures import inline
 from clinalign.workflows.report_sources import Material, read_json
 
 SHARE, COPIES, MATCHED = "privacy/nearest_train_share", "privacy/near_duplicates", "privacy/reidentified"
+RATIO = "privacy/distance_ratio"
 ATTACKS = {
     "privacy/membership_auc": "from the pictures alone",
     "privacy/membership_auc_loss": "from the model",
 }
 HEADINGS = {"base": "Before tuning", "tuned": "After tuning", "images": "These pictures"}
-LABELS = {"generated": "Generated", "train": "Nearest training case", "held_out": "Nearest held-out case"}
+LABELS = {"generated": "Generated", "train": "Nearest trained on", "held_out": "Nearest held out"}
+EXCLUDED = 0.05  # a rise of the share that must be excluded before tuning is called harmless (R)
 
 
 @dataclass(frozen=True)
@@ -125,12 +127,23 @@ def _changes(metrics: Metrics) -> Iterator[Finding]:
     shown = percents(change.after, change.before, *([] if strangers is None else [strangers]))
     beside = "" if strangers is None else f"; of unseen real images {shown[2]} %"
     compared = f"{shown[0]} % of them are nearer to a training case, before {shown[1]} %{beside}; chance is 50 %"
+    within = (
+        ""
+        if change.low is None or change.high is None
+        else (f" (change {100 * change.difference:+.1f} points [{100 * change.low:.1f}, {100 * change.high:.1f}])")
+    )
     if change.rose:
-        yield Finding("bad", f"Tuning made memorisation worse: {compared}.")
+        yield Finding("bad", f"Tuning made memorisation worse: {compared}{within}.")
+    elif change.high is None or change.high > EXCLUDED:
+        yield Finding("neutral", f"Whether tuning made memorisation worse is not sure: {compared}{within}.")
     else:
-        yield Finding(
-            "good", f"Tuning did not make pictures closer to training cases than to held-out ones: {compared}."
-        )
+        text = "Tuning did not make pictures closer to training cases than to held-out ones"
+        yield Finding("good", f"{text}: {compared}{within}.")
+    ratio = interval(metrics, f"change/{RATIO}")
+    old, new = value(metrics, f"base/{RATIO}"), value(metrics, f"tuned/{RATIO}")
+    if ratio is not None and old is not None and new is not None and ratio[1] < 0:
+        told = f"the ratio of the two distances fell from {number(old)} to {number(new)}; 1 is without memorisation"
+        yield Finding("bad", f"Pictures moved towards training cases rather than held-out ones: {told}.")
     for key, what in ((COPIES, "near duplicates of training images"), (MATCHED, "matches to training patients")):
         moved = move(metrics, key)
         if moved is not None and moved.rose:
@@ -148,5 +161,6 @@ def _neighbours(folder: Path, pairs: list[Mapping[str, Any]]) -> Iterator[Neighb
             if path.resolve().is_relative_to(folder.resolve()) and (uri := inline(path)) is not None:
                 pictures.append((label, uri))
         if pictures:
-            found = "near duplicate" if pair.get("near_duplicate") else "not nearer than strangers come"
-            yield Neighbour(str(pair.get("text", "")), tuple(pictures), f"{found} ({number(pair['nearness'])})")
+            found = "Near duplicate" if pair.get("near_duplicate") else "No near duplicate"
+            told = f"{found}: {number(pair['nearness'])} of the distance to unseen cases"
+            yield Neighbour(str(pair.get("text", "")), tuple(pictures), told)

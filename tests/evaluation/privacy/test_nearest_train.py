@@ -67,11 +67,11 @@ def test_without_memory_the_share_is_a_half_and_the_interval_covers_it(people: A
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", [{}, {"held_out": 80}, {"train": 40, "held_out": 90}, {"per_case": 2}])
 def test_coverage_with_equal_and_unequal_sides_and_several_images_a_case(people: Any, setting: dict[str, int]) -> None:
-    found = [compared(people(1000 + seed, **setting), 150) for seed in range(250)]
+    found = [compared(people(1000 + seed, **setting), 100) for seed in range(150)]
     estimates = [share_estimate(each) for each in found]
-    covered = sum(e.ci95[0] <= 0.5 <= e.ci95[1] for e in estimates) / 250
-    assert 0.92 <= covered <= 0.99  # two standard errors of 250 worlds are 0.028
-    assert sum(each.p_value <= 0.05 for each in found) / 250 <= 0.08
+    covered = sum(e.ci95[0] <= 0.5 <= e.ci95[1] for e in estimates) / 150
+    assert 0.91 <= covered <= 1  # two standard errors of 150 worlds are 0.036
+    assert sum(each.p_value <= 0.05 for each in found) / 150 <= 0.09
 
 
 def test_memory_is_found(people: Any) -> None:
@@ -118,13 +118,13 @@ def test_what_tuning_changed_is_paired(people: Any) -> None:
 @pytest.mark.slow
 def test_the_change_of_a_tuning_that_remembers_nothing_covers_zero(people: Any) -> None:
     covered = 0
-    for seed in range(150):
+    for seed in range(100):
         t, tg, h, hg, before, groups = people(seed)
         after = before + 0.5 * torch.randn(before.shape, generator=torch.Generator().manual_seed(seed))
         old, new = (compared((t, tg, h, hg, y, groups), 100) for y in (before, after))
         change = share_change(old, new)
         covered += change.ci95[0] <= 0 <= change.ci95[1]
-    assert covered >= 0.91 * 150
+    assert covered >= 0.9 * 100
 
 
 def test_the_case_of_the_prompt_does_not_count(people: Any) -> None:
