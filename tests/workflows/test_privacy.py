@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from PIL import Image
 
 from clinalign.core.errors import UserError
 from clinalign.core.files import write_json
+from clinalign.core.types import Case
 from clinalign.data.prepared import PreparedDataset
 from clinalign.networks.identity import IdentityEncoder
 from clinalign.workflows.evaluate import evaluate, evaluate_pair
 from clinalign.workflows.evaluation_setup import EvaluateSettings
+from clinalign.workflows.privacy import _asked, strata_of
 from clinalign.workflows.report_privacy import privacy_findings, privacy_section
 from clinalign.workflows.report_sources import read_evaluation
 
@@ -149,6 +152,37 @@ def test_without_the_option_there_is_nothing_of_it(tiny: Any, tmp_path: Path) ->
     metrics = evaluate(tiny.data, tmp_path / "out", tiny.evaluator, model=tiny.model, settings=settings)
     assert not [key for key in metrics if "privacy/" in key]
     assert not (tmp_path / "out" / "privacy.json").exists()
+
+
+# --- kinds
+
+
+def test_cases_are_sorted_into_kinds_by_labels_and_images_of_the_patient() -> None:
+    def case(name: str, group: str, melanoma: int, split: str) -> Case:
+        return Case(name, "", {"MEL": melanoma}, group, split)
+
+    dataset = SimpleNamespace(attribute_names=("MEL",))
+    train = [case("a", "g", 1, "train"), case("b", "g", 1, "train"), case("c", "h", 0, "train")]
+    held_out = [case("d", "i", 0, "test"), case("e", "j", 0, "test"), case("f", "k", 1, "test")]
+    kinds, names = strata_of(dataset, train, [held_out[0]])
+    assert kinds == {"a": "2|1", "b": "2|1", "c": "1|0", "d": "1|0"}
+    assert names == ["images of the patient", "MEL"]
+    # where labels find too few partners, the number of images alone
+    strangers = [case(f"s{i}", f"s{i}", 1, "test") for i in range(4)]
+    single = [case(f"t{i}", f"t{i}", 0, "train") for i in range(4)]
+    kinds, names = strata_of(dataset, single, strangers)
+    assert set(kinds.values()) == {"1"}
+    assert names == ["images of the patient"]
+
+
+def test_the_loss_attack_asks_about_as_many_of_each_kind_and_one_image_a_patient() -> None:
+    train = [Case(f"t{i}", "", {}, f"g{i // 2}") for i in range(20)]
+    held_out = [Case(f"h{i}", "", {}, f"k{i}") for i in range(6)]
+    kinds = {case.case_id: "b" if case.case_id in ("h0", "t0", "t1") else "a" for case in [*train, *held_out]}
+    members, others = _asked(train, held_out, kinds, 0)
+    assert sorted(kinds[case.case_id] for case in members) == ["a"] * 5 + ["b"]
+    assert sorted(kinds[case.case_id] for case in others) == ["a"] * 5 + ["b"]
+    assert len({case.group_id for case in members}) == 6
 
 
 # --- wrong input

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from clinalign.core.config import TuneConfig
 from clinalign.core.errors import UserError
 from clinalign.core.progress import track
+from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Case, Extractor
 from clinalign.data.prepared import PreparedDataset
 from clinalign.evaluation.extractors import FeatureExtractor
@@ -24,6 +26,7 @@ from clinalign.evaluation.privacy.entries import (
     look,
     open_reference,
 )
+from clinalign.evaluation.privacy.matching import matched
 from clinalign.evaluation.privacy.membership import loss_scores
 from clinalign.evaluation.privacy.nearest_train import MINIMUM_GROUPS, one_of_each
 from clinalign.evaluation.suite import case_groups
@@ -36,6 +39,7 @@ from clinalign.workflows.evaluation_setup import READ_AT_ONCE, Bench, EvaluateSe
 from clinalign.workflows.train_base import CARD
 
 SPACE = "identity"  # name of the encoder's features among those that are measured
+MANY = 3  # images of a patient that count as many
 LOSS_IMAGES = 512  # of either side that the loss attack asks about, one of each patient or lesion
 
 
@@ -139,21 +143,23 @@ def open_privacy(
                 f"{dataset.path}: privacy needs {MINIMUM_GROUPS} patients or lesions {words}, got {groups}: prepare "
                 "more cases"
             )
+    kinds, matched_by = strata_of(dataset, train, unseen)
     reference = open_reference(
-        RealSet(_features(dataset, train, extractor, "training images"), case_groups(train)),
-        RealSet(_features(dataset, held_out, extractor, "held-out images"), case_groups(held_out)),
+        _real_set(dataset, train, extractor, kinds, "training images"),
+        _real_set(dataset, held_out, extractor, kinds, "held-out images"),
         extractor.identity,
         recognises=settings.identity is not None,
         replicates=settings.resamples,
         seed=settings.seed,
     )
-    members, others = (_asked(cases, settings.seed) for cases in (train, unseen))
+    members, others = _asked(train, unseen, kinds, settings.seed)
     facts = {
         "extractor": extractor.identity,
         "train_split": split,
         "held_out_splits": sorted({case.split for case in held_out}),
         "train": {"images": len(train), "groups": len(set(case_groups(train)))},
         "held_out": {"images": len(held_out), "groups": len(set(case_groups(held_out)))},
+        "matched_by": matched_by,
         "pairs_of_the_encoder": card.get("pairs"),
         "notes": notes,
     }
@@ -202,12 +208,52 @@ def _check_training(dataset: PreparedDataset, split: str, models: Sequence[str |
     return [f"no card says what the generator was trained on: split '{split}' is taken on trust"]
 
 
-def _features(dataset: PreparedDataset, cases: Sequence[Case], extractor: Extractor, words: str) -> torch.Tensor:
-    """Return ``(N, D)`` features; images are read and let go in parts."""
+def strata_of(
+    dataset: PreparedDataset, train: Sequence[Case], held_out: Sequence[Case]
+) -> tuple[dict[str, str], list[str]]:
+    """Sort cases into kinds of which both sides have some.
+
+    The kind is how many images the patient has (1, 2, or more) with all labels; where fewer than half of the smaller
+    side would find a partner, the number of images alone.
+
+    Returns:
+        Case id to kind, and what the kind is made of.
+    """
+    sizes = Counter(case_groups([*train, *held_out]))
+    labels = ["images of the patient", *dataset.attribute_names]
+    for names in (labels, labels[:1]):
+        kinds = {
+            case.case_id: "|".join(
+                [str(min(MANY, sizes[group])), *(str(case.attributes.get(name)) for name in names[1:])]
+            )
+            for case, group in zip([*train, *held_out], case_groups([*train, *held_out]), strict=True)
+        }
+        sides = [[kinds[case.case_id] for case in cases] for cases in (train, held_out)]
+        if 2 * matched(sides[0], sides[1]) >= min(len(train), len(held_out)):
+            break
+    return kinds, names
+
+
+def _real_set(
+    dataset: PreparedDataset, cases: Sequence[Case], extractor: Extractor, kinds: Mapping[str, str], words: str
+) -> RealSet:
+    """Take features of real images, which are read and let go in parts."""
     parts = [cases[start : start + READ_AT_ONCE] for start in range(0, len(cases), READ_AT_ONCE)]
-    return torch.cat([extractor(dataset.images(part)) for part in track(parts, f"measuring {words}")])
+    features = torch.cat([extractor(dataset.images(part)) for part in track(parts, f"measuring {words}")])
+    return RealSet(features, case_groups(cases), [kinds[case.case_id] for case in cases])
 
 
-def _asked(cases: Sequence[Case], seed: int) -> list[Case]:
-    """Choose one image of each of at most ``LOSS_IMAGES`` patients or lesions."""
-    return [cases[row] for row in one_of_each(case_groups(cases), seed, LOSS_IMAGES).tolist()]
+def _asked(
+    train: Sequence[Case], held_out: Sequence[Case], kinds: Mapping[str, str], seed: int
+) -> tuple[list[Case], list[Case]]:
+    """Choose at most ``LOSS_IMAGES`` cases of either side, one of each patient, equally many of each kind."""
+    found: list[dict[str, list[Case]]] = []
+    for cases in (train, held_out):
+        by_kind: dict[str, list[Case]] = {}
+        for row in one_of_each(case_groups(cases), seed).tolist():
+            by_kind.setdefault(kinds[cases[row].case_id], []).append(cases[row])
+        found.append(by_kind)
+    pairs = [pair for kind, first in found[0].items() for pair in zip(first, found[1].get(kind, []))]
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(derive_seed(seed, "asked")))
+    chosen = [pairs[row] for row in order[:LOSS_IMAGES].tolist()]
+    return [first for first, _ in chosen], [second for _, second in chosen]

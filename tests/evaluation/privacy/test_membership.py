@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from clinalign.evaluation.privacy.matching import keep_rates, matched
 from clinalign.evaluation.privacy.membership import auc_change, auc_estimate, loss_scores, picture_scores
 from clinalign.evaluation.privacy.neighbours import crowding
 
@@ -61,3 +62,23 @@ def test_the_change_of_an_attack_is_paired(people: Any) -> None:
     change = auc_change(old, new, member, groups, replicates=200)
     assert change.ci95[0] > 0
     assert auc_change(old, old, member, groups, replicates=50).ci95 == (0.0, 0.0)
+
+
+def test_members_of_another_kind_do_not_count_more_than_others_of_it() -> None:
+    # kind b scores high, and members are mostly of kind b: no memory, only another mixture
+    g = torch.Generator().manual_seed(0)
+    kind = ["b"] * 150 + ["a"] * 50 + ["b"] * 50 + ["a"] * 150
+    scores = torch.randn(400, generator=g) + torch.tensor([3.0 if name == "b" else 0.0 for name in kind])
+    member, names = torch.arange(400) < 200, [str(i) for i in range(400)]
+    counts = torch.cat(keep_rates(kind[:200], kind[200:]))
+    assert auc_estimate(scores, member, names, replicates=50).ci95[0] > 0.6
+    fair = auc_estimate(scores, member, names, replicates=50, counts=counts)
+    assert fair.ci95[0] < 0.5 < fair.ci95[1]
+    assert auc_change(scores, -scores, member, names, 50, counts=counts).value == pytest.approx(1 - 2 * fair.value)
+
+
+def test_how_many_of_each_kind_are_kept() -> None:
+    first, second = keep_rates(["a", "a", "b", "c"], ["a", "b", "b", "b"])
+    assert first.tolist() == [0.5, 0.5, 1, 0]
+    torch.testing.assert_close(second, torch.tensor([1, 1 / 3, 1 / 3, 1 / 3], dtype=torch.float64))
+    assert matched(["a", "a", "b", "c"], ["a", "b", "b", "b"]) == 2

@@ -25,6 +25,7 @@ from clinalign.evaluation.privacy.duplicates import (
     plain_nearness,
     relative_nearness,
 )
+from clinalign.evaluation.privacy.matching import keep_rates
 from clinalign.evaluation.privacy.nearest_train import (
     NearestTrain,
     compare_sides,
@@ -47,10 +48,17 @@ class RealSet:
     Attributes:
         features: ``(M, D)``.
         groups: Patient or lesion of each.
+        strata: Kind of each, see :mod:`~clinalign.evaluation.privacy.matching`; empty: all alike.
     """
 
     features: torch.Tensor
     groups: list[str]
+    strata: list[str] = field(default_factory=list)
+
+    @property
+    def kinds(self) -> list[str]:
+        """Stratum of each image."""
+        return self.strata or [""] * len(self.groups)
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Reference:
         near: Threshold of near duplicates.
         match: Threshold of re-identification; ``None`` where the extractor was not trained to recognise patients.
         crowded: ``(M + H,)`` how crowded it is around each real image, training images first.
+        counts: ``(M + H,)`` how much each counts in an attack, so that members and others are of the same kinds.
         permutations: Of the sides.
         replicates: Bootstrap resamples of the areas.
         seed: Of everything drawn.
@@ -75,6 +84,7 @@ class Reference:
     near: Threshold
     match: Threshold | None
     crowded: torch.Tensor
+    counts: torch.Tensor
     permutations: int
     replicates: int
     seed: int
@@ -167,6 +177,7 @@ def open_reference(
         calibrate(near.value, held_out.groups, seed=seed),
         None if match is None else calibrate(match.value, held_out.groups, seed=seed),
         crowding(real, groups, *own),
+        torch.cat(keep_rates(train.kinds, held_out.kinds)),
         permutations,
         replicates,
         seed,
@@ -250,7 +261,9 @@ def privacy_entries(looked: Looked, reference: Reference) -> Entries:
         if looked.equal_size is not None:
             entry |= dict(zip(("equal_size_train", "equal_size_held_out"), looked.equal_size, strict=True))
         entries["privacy/reidentified"] = entry
-    auc = membership.auc_estimate(looked.scores, reference.is_member, reference.real_groups, **_resampling(reference))
+    auc = membership.auc_estimate(
+        looked.scores, reference.is_member, reference.real_groups, counts=reference.counts, **_resampling(reference)
+    )
     entries["privacy/membership_auc"] = auc.to_json() | _members(reference.is_member) | extractor
     if looked.loss is not None:
         loss = looked.loss
@@ -268,7 +281,12 @@ def privacy_changes(before: Looked, after: Looked, reference: Reference) -> Entr
             before.duplicates, after.duplicates, after.groups, _names(after.near, reference)
         ),
         "membership_auc": membership.auc_change(
-            before.scores, after.scores, reference.is_member, reference.real_groups, **_resampling(reference)
+            before.scores,
+            after.scores,
+            reference.is_member,
+            reference.real_groups,
+            counts=reference.counts,
+            **_resampling(reference),
         ),
     }
     if before.matched is not None and after.matched is not None and after.match is not None:

@@ -50,7 +50,12 @@ def loss_scores(errors: torch.Tensor) -> torch.Tensor:
 
 
 def auc_estimate(
-    scores: torch.Tensor, member: torch.Tensor, groups: Sequence[str], replicates: int = 1000, seed: int = 0
+    scores: torch.Tensor,
+    member: torch.Tensor,
+    groups: Sequence[str],
+    replicates: int = 1000,
+    seed: int = 0,
+    counts: torch.Tensor | None = None,
 ) -> Estimate:
     """Estimate the chance that a member outscores a non-member, ties half; intervals resample patients or lesions.
 
@@ -60,10 +65,12 @@ def auc_estimate(
         groups: M patients or lesions.
         replicates: Resamples.
         seed: Same seed, same interval.
+        counts: ``(M,)`` how much each image counts, so that members and others are of the same kinds; 1 without.
     """
+    counts = torch.ones(len(scores), dtype=torch.float64) if counts is None else counts
     known = torch.ones_like(member)
     return bootstrap(
-        lambda weights: auroc(scores, member, known, weights),
+        lambda weights: auroc(scores, member, known, weights * counts),
         len(scores),
         groups=groups,
         replicates=replicates,
@@ -78,11 +85,13 @@ def auc_change(
     groups: Sequence[str],
     replicates: int = 1000,
     seed: int = 0,
+    counts: torch.Tensor | None = None,
 ) -> Estimate:
     """Estimate the change of that chance, over the same real images and resamples."""
+    counts = torch.ones(len(after), dtype=torch.float64) if counts is None else counts
     known = torch.ones_like(member)
     return bootstrap(
-        lambda weights: auroc(after, member, known, weights) - auroc(before, member, known, weights),
+        lambda weights: auroc(after, member, known, weights * counts) - auroc(before, member, known, weights * counts),
         len(after),
         groups=groups,
         replicates=replicates,

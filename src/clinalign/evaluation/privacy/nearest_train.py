@@ -14,6 +14,9 @@ The test permutes which patient belongs to which set. Without memorisation every
 the p-value is exact up to the number of permutations, whatever the features and however many generated images crowd
 around one patient. A bootstrap of the real images would not do: drawn with replacement it loses each image's nearest
 neighbour in 37 % of the resamples, and pulls every share towards 1/2.
+
+Where the sides differ in their mixture (see :mod:`~clinalign.evaluation.privacy.matching`), r depends on the stratum
+too, and sides are permuted within strata.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import torch
 from clinalign.core.errors import UserError
 from clinalign.core.seeds import derive_seed
 from clinalign.evaluation.intervals import Estimate
+from clinalign.evaluation.privacy.matching import keep_rates, matched
 from clinalign.evaluation.privacy.neighbours import nearest_neighbours
 from clinalign.evaluation.privacy.shares import Z95, both_codes, cluster_variance, codes_of, wilson
 
@@ -44,12 +48,14 @@ class Sides:
         distance: ``(N, K)`` to the K nearest real images of both sides, one of each group, the query's own left out.
         group: ``(N, K)`` number of their group.
         is_train: ``(G,)`` bool, side of each group.
+        stratum: ``(G,)`` number of the stratum of each group.
         query_codes: ``(N,)`` number of the case's group that each query was drawn for.
     """
 
     distance: torch.Tensor
     group: torch.Tensor
     is_train: torch.Tensor
+    stratum: torch.Tensor
     query_codes: torch.Tensor
 
 
@@ -104,6 +110,7 @@ def surround(
     held_out: torch.Tensor,
     held_out_groups: Sequence[str],
     seed: int = 0,
+    strata: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> Sides:
     """Find the real images around each query.
 
@@ -116,9 +123,10 @@ def surround(
         held_out: ``(H, D)`` features of real images that the generator never saw.
         held_out_groups: Theirs.
         seed: Same seed, same choice of one image a group.
+        strata: Stratum of each training and of each held-out image; all alike without.
 
     Raises:
-        UserError: With a group on both sides, or too few groups.
+        UserError: With a group on both sides, or too few groups, or too few of one kind.
     """
     both = set(train_groups) & set(held_out_groups)
     if both:
@@ -133,9 +141,19 @@ def surround(
             f"{counts[1]} held out: prepare more cases"
         )
     most = math.ceil(MOST_LARGER * min(counts))
-    rows = one_of_each(train_groups, seed, most), one_of_each(held_out_groups, seed, most)
+    rows = [one_of_each(side, seed, most) for side in (train_groups, held_out_groups)]
+    kinds = strata or ([""] * len(train), [""] * len(held_out))
+    kind = [[names[row] for row in chosen.tolist()] for names, chosen in zip(kinds, rows, strict=True)]
+    if matched(*kind) < MINIMUM_GROUPS:
+        raise UserError(
+            f"privacy compares patients or lesions of one kind, and {matched(*kind)} pairs are alike: "
+            f"{MINIMUM_GROUPS} are needed"
+        )
+    kept = [rate > 0 for rate in keep_rates(*kind)]
+    rows = [chosen[keep] for chosen, keep in zip(rows, kept, strict=True)]
     references = torch.cat([train[rows[0]], held_out[rows[1]]])
     names = [train_groups[row] for row in rows[0].tolist()] + [held_out_groups[row] for row in rows[1].tolist()]
+    stratum = codes_of([kinds[0][row] for row in rows[0].tolist()] + [kinds[1][row] for row in rows[1].tolist()])
     found = nearest_neighbours(
         queries,
         references,
@@ -144,7 +162,7 @@ def surround(
         reference_groups=names,
     )
     is_train = torch.arange(len(references)) < len(rows[0])
-    return Sides(found.distance, found.row, is_train, codes_of(query_groups))
+    return Sides(found.distance, found.row, is_train, stratum, codes_of(query_groups))
 
 
 def compare_sides(sides: Sides, permutations: int = 500, seed: int = 0) -> NearestTrain:
@@ -157,10 +175,12 @@ def compare_sides(sides: Sides, permutations: int = 500, seed: int = 0) -> Neare
     """
     floor = 1e-3 * sides.distance[:, -1].median().clamp_min(1e-12)  # an exact copy: as near as can be told, not log 0
     logs = sides.distance.clamp_min(floor).log()
-    share, ratio = _scores(sides.group, logs, sides.is_train[None])
+    counts = torch.stack([torch.bincount(sides.stratum[side]) for side in (~sides.is_train, sides.is_train)])
+    rates = (counts.min(0).values / counts)[:, sides.stratum]  # (2, G): of a group when it is held out, and in training
+    share, ratio = _scores(sides.group, logs, sides.is_train[None], rates)
     null_share, null_ratio = [], []
-    for labels in _permuted(sides.is_train, permutations, seed, sides.group.numel()):
-        shares, ratios = _scores(sides.group, logs, labels)
+    for labels in _permuted(sides, permutations, seed):
+        shares, ratios = _scores(sides.group, logs, labels, rates)
         null_share.append(shares.mean(1))
         null_ratio.append(ratios.mean(1))
     train = int(sides.is_train.sum())
@@ -176,35 +196,44 @@ def compare_sides(sides: Sides, permutations: int = 500, seed: int = 0) -> Neare
     )
 
 
-def _permuted(is_train: torch.Tensor, permutations: int, seed: int, size: int) -> Iterator[torch.Tensor]:
-    """Yield ``(B, G)`` permutations of the sides."""
+def _permuted(sides: Sides, permutations: int, seed: int) -> Iterator[torch.Tensor]:
+    """Yield ``(B, G)`` permutations of the sides within the strata."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "sides"))
-    rows = max(1, _CHUNK // max(1, size))
+    rows = max(1, _CHUNK // max(1, sides.group.numel()))
+    place = sides.stratum.argsort(stable=True)
     for start in range(0, permutations, rows):
         count = min(rows, permutations - start)
-        order = torch.rand((count, len(is_train)), generator=generator).argsort(dim=1)
-        yield is_train[order]
+        drawn = torch.rand((count, len(place)), generator=generator, dtype=torch.float64)
+        order = (sides.stratum + drawn).argsort(dim=1)
+        labels = torch.empty((count, len(place)), dtype=torch.bool)
+        labels[:, place] = sides.is_train[order]
+        yield labels
 
 
-def _scores(group: torch.Tensor, logs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _scores(
+    group: torch.Tensor, logs: torch.Tensor, labels: torch.Tensor, rates: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return shares and log ratios, ``(B, N)``, under ``(B, G)`` labels; see the top of this file.
 
     The log distance to the nearest kept image of one side is, in the mean over all ways to thin it, the sum over that
-    side's j-th nearest of r (1 - r)^(j - 1) times its log distance.
+    side's j-th nearest of its r times the product of 1 - r over the nearer ones, times its log distance.
     """
-    smaller = min(int(labels[0].sum()), int((~labels[0]).sum()))
-    kept = torch.tensor([smaller / int((~labels[0]).sum()), smaller / int(labels[0].sum())], dtype=torch.float64)
     train = labels[:, group]  # (B, N, K)
-    chosen = kept[train.long()]
-    passed = torch.cat([torch.ones_like(chosen[..., :1]), torch.cumprod(1 - chosen, dim=2)[..., :-1]], dim=2)
-    weight = passed * chosen
+    chosen = torch.where(train, rates[1][group], rates[0][group])
+    weight = _passed(chosen) * chosen
     share = (weight * train).sum(2) / weight.sum(2)
     mean_logs = []
-    for side, rate in ((train, kept[1]), (~train, kept[0])):
-        each = torch.where(side, rate * (1 - rate) ** (side.cumsum(2) - 1), 0.0)
+    for side in (train, ~train):
+        own = torch.where(side, chosen, 0.0)
+        each = _passed(own) * own
         rest = (1 - each.sum(2)) * logs[..., -1]  # further than all that are listed
         mean_logs.append((each * logs).sum(2) + rest)
     return share, mean_logs[0] - mean_logs[1]
+
+
+def _passed(chosen: torch.Tensor) -> torch.Tensor:
+    """Return the chance that none of the nearer ones was kept, ``(B, N, K)``."""
+    return torch.cat([torch.ones_like(chosen[..., :1]), torch.cumprod(1 - chosen, dim=2)[..., :-1]], dim=2)
 
 
 def share_estimate(found: NearestTrain) -> Estimate:
