@@ -91,3 +91,18 @@ def test_a_collapsed_generator_copies_nobody(people: Any) -> None:
     flat = world.held_out[:40].mean(0) + 0.01 * torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
     entry = privacy_entries(look(flat, [f"q{i}" for i in range(60)], reference), reference)["privacy/near_duplicates"]
     assert entry["value"] < 0.05
+
+
+def test_the_kinds_of_both_sides_reach_every_comparison(people: Any) -> None:
+    # the first look is called a and the rest b; held out has hardly any a
+    t, tg, h, hg, y, groups = people(0, train=90, held_out=90)
+    kinds = ["a"] * 60 + ["b"] * 30, ["a"] * 25 + ["b"] * 60 + ["c"] * 5
+    plain = reference_of(people(0, train=90, held_out=90))
+    reference = open_reference(
+        RealSet(t, tg, kinds[0]), RealSet(h, hg, kinds[1]), "toy", permutations=20, replicates=20
+    )
+    first, second = (privacy_entries(look(y, groups, each), each) for each in (plain, reference))
+    assert first["privacy/nearest_train_share"]["n_held_out"] == 90
+    assert second["privacy/nearest_train_share"]["n_held_out"] == 85  # nobody in training is of kind c
+    for key in ("nearest_train_share", "distance_ratio", "membership_auc"):
+        assert first[f"privacy/{key}"]["value"] != second[f"privacy/{key}"]["value"]

@@ -206,7 +206,16 @@ def look(
     """
     train, held_out, groups = reference.train, reference.held_out, list(groups)
     own = groups if strangers else None
-    sides = surround(features, groups, train.features, train.groups, held_out.features, held_out.groups, reference.seed)
+    sides = surround(
+        features,
+        groups,
+        train.features,
+        train.groups,
+        held_out.features,
+        held_out.groups,
+        reference.seed,
+        (train.kinds, held_out.kinds),
+    )
     near = relative_nearness(features, groups, train.features, held_out.features, held_out.groups)
     match = None if reference.match is None else plain_nearness(features, train.features)
     return Looked(
