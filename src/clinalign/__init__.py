@@ -24,6 +24,7 @@ _FUNCTIONS = {
     "report": "clinalign.workflows.report",
     "sample": "clinalign.workflows.sample",
     "train_base": "clinalign.workflows.train_base",
+    "train_identity": "clinalign.workflows.train_identity",
     "train_reward": "clinalign.workflows.train_reward",
     "tune": "clinalign.workflows.tune",
 }

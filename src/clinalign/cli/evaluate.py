@@ -29,6 +29,11 @@ SHOWN = (
     "diversity/feature_distance",
     "diversity/ms_ssim",
     "diversity/lpips",
+    "privacy/nearest_train_share",
+    "privacy/near_duplicates",
+    "privacy/reidentified",
+    "privacy/membership_auc",
+    "privacy/membership_auc_loss",
 )
 SCORED = ("posture", "clip_score", "region", "region_agreement", "recall_at_1", "flipped_accuracy")
 WORST = 4  # subgroups printed; all are in metrics.json
@@ -87,6 +92,16 @@ def evaluate_command(
     real_images: Annotated[
         bool, typer.Option("--real-images/--no-real-images", help="Show real images beside generated ones.")
     ] = True,
+    privacy: Annotated[
+        bool, typer.Option("--privacy", help="Look for memorised training images; needs a training split.")
+    ] = False,
+    train_split: Annotated[
+        str, typer.Option("--train-split", help="What the generator was trained on, for --privacy.")
+    ] = "train",
+    identity: Annotated[
+        Path | None,
+        typer.Option("--identity", metavar="DIR", help="Encoder by `train identity`, for --privacy."),
+    ] = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
     report: Annotated[bool, typer.Option("--report/--no-report", help="Build the report page.")] = True,
@@ -121,6 +136,9 @@ def evaluate_command(
         batch_size=batch_size,
         device=device,
         report=report,
+        privacy=privacy,
+        train_split=train_split,
+        identity=identity,
     )
     if base is None:
         entries = evaluate(data, out, evaluator, model=model, images=images, settings=settings)
@@ -137,6 +155,7 @@ def evaluate_command(
             if prefix + key in entries:
                 print(line(prefix + key, entries[prefix + key]))
     scored = [key for key in entries if key.startswith("change/alignment/") and key.rpartition("/")[2] in SCORED]
+    scored += [key for key in entries if key.startswith("change/privacy/")]
     for key in (*scored, "gap/attribute_accuracy_closed", "change/diversity", "change/fid"):
         if key in entries:
             print(line(key, entries[key]))

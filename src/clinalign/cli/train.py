@@ -29,6 +29,18 @@ def _top(context: typer.Context) -> None:
         print(context.get_help())
 
 
+def _given(options: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
+    """Put the options that were given together with those of ``--set``."""
+    from clinalign.core.errors import UserError
+    from clinalign.data.sources.settings import parse_settings
+
+    further = parse_settings(settings or [])
+    for name in further:
+        if name in options:
+            raise UserError(f"--set {name}: write it as --{name.replace('_', '-')}")
+    return {name: value for name, value in options.items() if value is not None} | further
+
+
 @app.command("base")
 def base_command(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Prepared dataset.")],
@@ -130,8 +142,6 @@ def reward_command(
     as_json: AsJson = False,
 ) -> None:
     """Train a reward, or with --split judge an evaluator; measured on the test split."""
-    from clinalign.core.errors import UserError
-    from clinalign.data.sources.settings import parse_settings
     from clinalign.workflows.train_reward import train_reward
 
     options = {
@@ -144,12 +154,8 @@ def reward_command(
         "seconds": seconds,
         "seed": seed,
     }
-    further = parse_settings(settings or [])
-    for name in further:
-        if name in options:
-            raise UserError(f"--set {name}: write it as --{name.replace('_', '-')}")
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    metrics = train_reward(kind, data, out, split, **given, **further)
+    given = _given(options, settings)
+    metrics = train_reward(kind, data, out, split, **given)
     if as_json:
         print_json({"path": str(out), **metrics})
         return
@@ -159,3 +165,47 @@ def reward_command(
         print(f"  {name:20} AUROC {auroc}  n={scores['n']}")
     if split == "train":
         print(f"next: clinalign reward check {out} --data {data}")
+
+
+@app.command("identity")
+def identity_command(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Prepared dataset.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where weights, card and metrics go.")],
+    split: Annotated[str, typer.Option("--split", help="judge: other patients than the generator's.")] = "judge",
+    backbone: Annotated[str | None, typer.Option("--backbone", help="timm name. [default: that of evaluators]")] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=8, help="Side at which the network looks, in pixels.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="Pretrained backbone (.safetensors).")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="Time budget; makes results depend on speed.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order and augmentation.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Further setting, e.g. learning_rate=3e-4; repeatable."),
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Train the encoder that recognises patients or lesions, with which `evaluate --privacy` looks for them."""
+    from clinalign.workflows.train_identity import train_identity
+
+    options = {
+        "backbone": backbone,
+        "image_size": image_size,
+        "weights": weights,
+        "device": device,
+        "epochs": epochs,
+        "seconds": seconds,
+        "seed": seed,
+    }
+    given = _given(options, settings)
+    metrics = train_identity(data, out, split, **given)
+    if as_json:
+        print_json({"path": str(out), **metrics})
+        return
+    print(f"identity encoder in {out}: {metrics['summary']}")

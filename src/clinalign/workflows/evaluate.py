@@ -30,6 +30,8 @@ from clinalign.workflows.evaluation_gallery import write_gallery
 from clinalign.workflows.evaluation_measure import generated_entries, measure, real_entries
 from clinalign.workflows.evaluation_setup import Bench, EvaluateSettings, check_settings, need_evaluator, open_bench
 from clinalign.workflows.evaluation_subgroups import Minimum, subgroup_changes, subgroup_entries, subgroup_facts
+from clinalign.workflows.privacy import PrivacyBench, open_privacy
+from clinalign.workflows.privacy_results import Inspected, inspect, privacy_results, redrawing
 
 METRICS, EVALUATION, IMAGES = "metrics.json", "evaluation.json", "images"
 
@@ -74,16 +76,22 @@ def evaluate(
     device = pick_device(settings.device)
     with folder_in_progress(out) as folder:
         if model is None:
-            bench, found, sampler = _read_images(Path(str(images)), data, evaluator, settings, device)
+            bench, found, sampler, privacy, inspected = _read_images(
+                Path(str(images)), data, evaluator, settings, device
+            )
         else:
             config = None if isinstance(model, Generator) else run_config(model)
             sampler = choose_sampler(config, settings.steps, settings.guidance, settings.eta)
             generator = open_generator(model, device)
             bench = open_bench(data, evaluator, settings, config, device, generator.image_size)
+            privacy, bench = _with_privacy(bench, settings, device, config, (model,))
             found = measure_generator(generator, bench, sampler, settings, folder / IMAGES)
+            inspected = _inspect(privacy, found, generator, sampler, settings)
         least = _minimum(settings)
         entries = _generated(found, bench, least)
         entries |= with_prefix("real", _real(bench, least))
+        if privacy is not None and inspected is not None:
+            entries |= privacy_results(privacy, {"": inspected}, bench.cases, folder, IMAGES, settings.real_images)
         facts = {"model": found.facts, **_facts(bench, settings, sampler, start)}
         facts["subgroups"] = subgroup_facts(found.measured, bench.real, bench.instruments, least)
         write_json(folder / METRICS, entries)
@@ -132,11 +140,14 @@ def evaluate_pair(
     if before.image_size != after.image_size:
         raise UserError(f"base draws {before.image_size} px and the tuned model {after.image_size} px: not one pair")
     bench = open_bench(data, evaluator, settings, config, device, after.image_size)
+    privacy, bench = _with_privacy(bench, settings, device, config, (base, tuned))
     with nullcontext() if out is None else folder_in_progress(Path(out)) as folder:
         places = {name: folder / IMAGES / name if folder else None for name in ("base", "tuned")}
         with before.anchor():
             old = measure_generator(before, bench, sampler, settings, places["base"], "base")
+            inspected = {"base": _inspect(privacy, old, before, sampler, settings)}
         new = measure_generator(after, bench, sampler, settings, places["tuned"], "tuned")
+        inspected["tuned"] = _inspect(privacy, new, after, sampler, settings)
         entries: Entries = {}
         least = _minimum(settings)
         sides = {"base": _generated(old, bench, least), "tuned": _generated(new, bench, least)}
@@ -148,6 +159,9 @@ def evaluate_pair(
         entries |= changes
         entries |= subgroup_changes(old.measured, new.measured, bench.real, bench.instruments, least)
         notes = [*notes, *differing]
+        if privacy is not None:
+            looked = {side: found for side, found in inspected.items() if found is not None}
+            entries |= privacy_results(privacy, looked, bench.cases, folder, IMAGES, settings.real_images)
         if folder is not None:
             facts = _facts(replace(bench, notes=[*bench.notes, *notes]), settings, sampler, start)
             facts["subgroups"] = subgroup_facts(new.measured, bench.real, bench.instruments, least)
@@ -194,9 +208,33 @@ def _anchor(
     return open_generator(config.generator.model, device, adapter=False)
 
 
+def _with_privacy(
+    bench: Bench,
+    settings: EvaluateSettings,
+    device: torch.device,
+    config: TuneConfig | None,
+    models: Sequence[str | Path | Generator | None],
+) -> tuple[PrivacyBench | None, Bench]:
+    """Open what privacy needs, where it is wanted, and let the bench take its features and notes."""
+    if not settings.privacy:
+        return None, bench
+    privacy = open_privacy(bench, settings, device, config, models)
+    return privacy, privacy.taken(bench)
+
+
+def _inspect(
+    privacy: PrivacyBench | None, found: Drawn, generator: Generator, sampler: Sampler, settings: EvaluateSettings
+) -> Inspected | None:
+    """Look for memorised images among those that a generator drew, where it is wanted."""
+    if privacy is None:
+        return None
+    redraw = redrawing(generator, found.measured, settings.images_per_case, sampler, settings)
+    return inspect(privacy, found.measured, redraw, found.facts["identity"], generator, settings)
+
+
 def _read_images(
     folder: Path, data: str | Path, evaluator: str | Path, settings: EvaluateSettings, device: torch.device
-) -> tuple[Bench, Drawn, None]:
+) -> tuple[Bench, Drawn, None, PrivacyBench | None, Inspected | None]:
     """Measure images of a folder against the real images of the cases that they are meant for."""
     start = time.perf_counter()
     matched: list[tuple[Path, Case]] = []
@@ -206,6 +244,7 @@ def _read_images(
         return list({case.case_id: case for _, case in matched}.values())
 
     bench = open_bench(data, evaluator, settings, None, device, choose=choose)
+    privacy, bench = _with_privacy(bench, settings, device, None, ())
     pictures = [replace(case, image=path) for path, case in matched]
     parts = (bench.dataset.images(pictures[row : row + 64]) for row in range(0, len(pictures), 64))
     measured = measure(parts, pictures, bench.instruments, text_ids(pictures))
@@ -214,7 +253,14 @@ def _read_images(
         "images": len(pictures),
         "seconds": round(time.perf_counter() - start, 2),
     }
-    return bench, Drawn(measured, facts), None
+    inspected = None
+    if privacy is not None:
+
+        def again(rows: Sequence[int]) -> torch.Tensor:
+            return bench.dataset.images([pictures[row] for row in rows])
+
+        inspected = inspect(privacy, measured, again, str(facts["identity"]), None, settings)
+    return bench, Drawn(measured, facts), None, privacy, inspected
 
 
 def _minimum(settings: EvaluateSettings) -> Minimum:

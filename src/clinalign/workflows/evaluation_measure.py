@@ -48,6 +48,7 @@ class Instruments:
         scorers: Metric to an evaluator that scores one image against its case, as a reward does and trained as one, but
             on the judge split: posture, image-text score, region, ...
         lpips: Distance of two pictures, where its weights were given.
+        spaces: Further extractors whose features are taken and not compared for fidelity.
     """
 
     evaluator: AttributeClassifier
@@ -58,6 +59,7 @@ class Instruments:
     seed: int
     scorers: Mapping[str, Reward] = field(default_factory=dict)
     lpips: Lpips | None = None
+    spaces: Mapping[str, Extractor] = field(default_factory=dict)
 
     @property
     def headline(self) -> str:
@@ -148,7 +150,8 @@ def measure(
     """
     rows = set(shared_prompt_rows(prompt_ids))
     requests = [as_request(case, instruments.judged) for case in cases]
-    features: dict[str, list[torch.Tensor]] = {name: [] for name in instruments.extractors}
+    extractors = {**instruments.extractors, **instruments.spaces}
+    features: dict[str, list[torch.Tensor]] = {name: [] for name in extractors}
     scores: dict[str, list[torch.Tensor]] = {name: [] for name in instruments.scorers}
     takers = {name: take for name, scorer in instruments.scorers.items() if (take := detail_of(scorer)) is not None}
     details: dict[str, list[torch.Tensor]] = {name: [] for name in takers}
@@ -156,7 +159,7 @@ def measure(
     for batch in batches:
         if not bool(torch.isfinite(batch).all()):
             raise UserError(f"images {start} to {start + len(batch) - 1} hold NaN or infinity: the model is broken")
-        for name, extractor in instruments.extractors.items():
+        for name, extractor in extractors.items():
             features[name].append(extractor(batch))
         probabilities.append(instruments.evaluator.probabilities(batch)[:, instruments.columns])
         asked = requests[start : start + len(batch)]

@@ -59,6 +59,9 @@ class EvaluateSettings:
         device: ``auto``, ``cpu`` or ``cuda``.
         resamples: Bootstrap resamples.
         report: Build the report page too.
+        privacy: Look for memorised training images.
+        train_split: What the generator was trained on.
+        identity: Folder of an encoder by ``train identity``, for privacy.
     """
 
     split: str = "test"
@@ -82,6 +85,9 @@ class EvaluateSettings:
     device: str = "auto"
     resamples: int = 1000
     report: bool = True
+    privacy: bool = False
+    train_split: str = "train"
+    identity: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,8 @@ def check_settings(settings: EvaluateSettings) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value}: write a number of at least 1")
+    if settings.identity is not None and not settings.privacy:
+        raise UserError("--identity is an encoder for --privacy: give both, or neither")
     if settings.resamples < 2:
         raise UserError("an interval needs at least 2 resamples: 1000 are usual")
 

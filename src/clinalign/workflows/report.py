@@ -19,6 +19,7 @@ from clinalign.workflows.report_forest import SUBGROUPS, attribute_forest, left_
 from clinalign.workflows.report_guard import guard_record
 from clinalign.workflows.report_pictures import EACH, build_gallery
 from clinalign.workflows.report_plots import stage_seconds, training_plots
+from clinalign.workflows.report_privacy import privacy_section
 from clinalign.workflows.report_seeds import other_instruments, read_also, seed_finding, seed_lines
 from clinalign.workflows.report_sources import Material, read, read_demo, read_evaluation, read_run
 from clinalign.workflows.report_summary import headline, lines
@@ -195,6 +196,7 @@ def _content(material: Material, title: str, real_images: bool, also: Sequence[M
         "attributes": attribute_forest(material.metrics),
         "subgroups": subgroup_forests(material.metrics),
         "subgroups_left_out": left_out(material.details),
+        "privacy": privacy_section(material, real_images),
         "plots": training_plots(material.curve, [other.curve for other in also]),
         "runs": [run.name for run in runs],
         "seed_lines": over_seeds,

@@ -103,6 +103,30 @@ FAMILIES: dict[str, tuple[str, dict[str, Meaning]]] = {
             "lpips": Meaning("LPIPS", "how different two pictures of one prompt look", "higher"),
         },
     ),
+    "privacy": (
+        "Does it give training cases away?",
+        {
+            "nearest_train_share": Meaning(
+                "Nearer to training",
+                "share of pictures nearer to a training case than to a held-out one; 50 % without memorisation",
+                "lower",
+                "percent",
+            ),
+            "distance_ratio": Meaning(
+                "Ratio of distances", "to the nearest training case over the nearest held-out one; 1 without", "higher"
+            ),
+            "near_duplicates": Meaning(
+                "Near duplicates", "share nearer to a training image than 99 % of strangers", "lower", "percent"
+            ),
+            "reidentified": Meaning(
+                "Re-identified", "share matched to a training patient, as 1 % of strangers are", "lower", "percent"
+            ),
+            "membership_auc": Meaning(
+                "Membership, by pictures", "AUC of telling training images from unseen ones; 0.5 is guessing", "lower"
+            ),
+            "membership_auc_loss": Meaning("Membership, by the model", "the same, from its denoising error", "lower"),
+        },
+    ),
 }
 # Prefix and heading of each column: a comparison, or one set of images beside real ones.
 COMPARED = (("base/", "Before"), ("tuned/", "After"), ("real/", "Real images"))
