@@ -17,14 +17,13 @@ from safetensors.torch import load_file, save_file
 
 from clinalign import __version__
 from clinalign.augmentation.arms import SIDES, Arm, choose_arms
-from clinalign.augmentation.cells import Cell, class_labels, strata
+from clinalign.augmentation.cells import class_labels, strata
 from clinalign.augmentation.learn import Learned, Material, learn
 from clinalign.augmentation.plan import CellPlan
 from clinalign.core.errors import UserError
 from clinalign.core.files import write_atomic, write_json, write_text
 from clinalign.core.precision import pick_device
 from clinalign.core.progress import say
-from clinalign.core.types import Case
 from clinalign.evaluation.suite import case_groups
 from clinalign.generation.generator import Generator
 from clinalign.networks.fit import Labelled
@@ -34,7 +33,6 @@ from clinalign.workflows.augment_images import (
     EVERY,
     IMAGES,
     Batch,
-    Request,
     cell_folder,
     cell_requests,
     draw_batch,
@@ -327,6 +325,9 @@ def _train_arms(
 def _material(train: Labelled, pictures: Mapping[str, Pictures], ground: Ground) -> Material:
     """Put real and generated images into one set, and say which rows are what."""
     parts, row = [train], len(train)
+    real = strata(ground.cases["train"], ground.problem)
+    # a picture joins the stratum of the case that it was drawn for
+    joined = {case.case_id: name for case, (_, name) in zip(ground.cases["train"], real, strict=True)}
     added: dict[str, list[tuple[int, str]]] = {}
     every: dict[str, list[int]] = {}
     for side, each in pictures.items():
@@ -334,8 +335,8 @@ def _material(train: Labelled, pictures: Mapping[str, Pictures], ground: Ground)
         for cell in each.cells:
             if cell.kept:
                 parts.append(_labelled(cell.batch, cell.kept, ground))
-                names = [_stratum(cell.batch.requests[number], cell.plan.cell, ground) for number in cell.kept]
-                added[side] += [(row + number, name) for number, name in enumerate(names)]
+                cases = [cell.batch.requests[number].case for number in cell.kept]
+                added[side] += [(row + number, joined[case.case_id]) for number, case in enumerate(cases)]
                 row += len(cell.kept)
         if each.every is not None:
             count = len(each.every.requests)
@@ -347,17 +348,7 @@ def _material(train: Labelled, pictures: Mapping[str, Pictures], ground: Ground)
         torch.cat([part.labels for part in parts]),
         torch.cat([part.known for part in parts]),
     )
-    return Material(images, strata(ground.cases["train"], ground.problem), added, every)
-
-
-def _stratum(request: Request, cell: Cell, ground: Ground) -> str:
-    """Return the stratum that a picture joins: its cell, or that of the rarest class that its case shows."""
-    return cell.name if ground.problem.exclusive else _case_strata(ground)[request.case.case_id]
-
-
-def _case_strata(ground: Ground) -> dict[str, str]:
-    cases: list[Case] = ground.cases["train"]
-    return {case.case_id: name for case, (_, name) in zip(cases, strata(cases, ground.problem), strict=True)}
+    return Material(images, real, added, every)
 
 
 def _remember(path: Path, learned: Learned) -> None:

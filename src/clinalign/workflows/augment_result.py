@@ -142,6 +142,7 @@ def result_entries(
             value, ends = hierarchical(each, chosen)
             if not all(map(math.isfinite, (value, *ends))):
                 continue
+            ends = _within(ends, 2.0 if metric == "brier" and exam.exclusive else 1.0, name.startswith("change/"))
             region = metric.partition("/")[2]
             entries[f"{name}/{metric}"] = {
                 "value": value,
@@ -151,3 +152,9 @@ def result_entries(
                 **mark,
             }
     return entries
+
+
+def _within(ends: tuple[float, float], highest: float, signed: bool) -> tuple[float, float]:
+    """Cut an interval that was widened off at what the metric can be."""
+    lowest = -highest if signed else 0.0
+    return max(lowest, ends[0]), min(highest, ends[1])
