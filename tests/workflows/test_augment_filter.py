@@ -74,7 +74,7 @@ def test_planted_copies_repeats_and_wrong_pictures_are_dropped() -> None:
     assert {cell.verdicts[row] for row in again} == {REPEAT}
     assert cell.kept == [row for row, verdict in enumerate(cell.verdicts) if verdict == KEPT]
     assert len(cell.kept) <= 20
-    assert cell.facts == {verdict: 0 for verdict in cell.facts} | Counter(cell.verdicts)
+    assert cell.facts == dict.fromkeys(cell.facts, 0) | Counter(cell.verdicts)
     assert sum(cell.facts.values()) == len(planted)
 
 

@@ -210,19 +210,21 @@ def every_class_images(ground: Ground, settings: AugmentSettings) -> int:
 
 
 def silent_subgroups(ground: Ground, plans: Sequence[CellPlan]) -> list[str]:
-    """Return subgroup columns of which the prompts do not speak: other values of it have the same texts.
+    """Return subgroup columns of which the prompts do not speak: most cases share their text with another value of it.
 
     A picture of such a cell is drawn from its cases' texts but cannot know the subgroup.
     """
+    if not any(plan.wanted for plan in plans):
+        return []
     found = []
     members = members_of(ground.cases["train"], ground.problem)
     for number, column in enumerate(ground.problem.subgroups):
-        values: dict[tuple[Any, ...], set[str]] = {}
+        values: dict[tuple[Any, ...], list[str]] = {}
         for cell, rows in members.items():
             rest = (cell.class_name, *(pair for place, pair in enumerate(cell.values) if place != number))
             for row in rows:
-                values.setdefault((rest, ground.cases["train"][row].text), set()).add(cell.values[number][1])
-        shared = sum(len(each) > 1 for each in values.values())
-        if values and shared > len(values) / 2 and any(plan.wanted for plan in plans):
+                values.setdefault((rest, ground.cases["train"][row].text), []).append(cell.values[number][1])
+        shared = sum(len(each) for each in values.values() if len(set(each)) > 1)
+        if shared > sum(map(len, values.values())) / 2:
             found.append(column)
     return found
