@@ -104,8 +104,7 @@ def plan_cells(
         counts: Real training images of every cell.
         rules: See :class:`PlanRules`.
         unmeasured: Class or name of a subgroup attribute to the reason why the judge cannot tell it.
-        fill_unmeasured: Fill cells whose fidelity cannot be measured all the same; the reason stays in ``refused`` of
-            none of them, so the caller has to tell.
+        fill_unmeasured: Fill cells whose fidelity cannot be measured all the same; the caller has to tell.
 
     Returns:
         One plan a cell, in the order of ``counts``.
