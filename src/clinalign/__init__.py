@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _FUNCTIONS = {
     "ablate": "clinalign.workflows.ablate",
+    "augment": "clinalign.workflows.augment",
     "check": "clinalign.workflows.prepare",
     "check_reward": "clinalign.workflows.check_reward",
     "demo": "clinalign.workflows.demo",

@@ -24,9 +24,7 @@ from clinalign.workflows.privacy import _asked, strata_of
 from clinalign.workflows.report_privacy import privacy_findings, privacy_section
 from clinalign.workflows.report_sources import read_evaluation
 
-QUICK = EvaluateSettings(
-    cases=12, resamples=20, device="cpu", report=False, steps=1, guidance=1.0, privacy=True
-)
+QUICK = EvaluateSettings(cases=12, resamples=20, device="cpu", report=False, steps=1, guidance=1.0, privacy=True)
 FAMILY = {"nearest_train_share", "distance_ratio", "near_duplicates", "membership_auc"}
 
 

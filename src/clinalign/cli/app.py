@@ -11,6 +11,7 @@ import typer
 from clinalign import __version__
 from clinalign.cli import data, reward, train
 from clinalign.cli.ablate import ablate_command
+from clinalign.cli.augment import augment_command
 from clinalign.cli.demo import demo_command
 from clinalign.cli.doctor import doctor_command
 from clinalign.cli.evaluate import evaluate_command
@@ -37,6 +38,7 @@ app.command("tune")(tune_command)
 app.command("sample")(sample_command)
 app.command("evaluate")(evaluate_command)
 app.command("ablate")(ablate_command)
+app.command("augment")(augment_command)
 app.command("report")(report_command)
 app.command("doctor")(doctor_command)
 

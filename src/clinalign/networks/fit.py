@@ -127,6 +127,7 @@ def fit(
     forward: Callable[[torch.Tensor], torch.Tensor] | None = None,
     words: str = "training",
     vary: Vary | None = None,
+    rows: torch.Tensor | None = None,
 ) -> FitResult:
     """Train ``model`` in place and leave the best averaged weights in it, in evaluation mode.
 
@@ -142,6 +143,8 @@ def fit(
         words: Shown beside the progress bar.
         vary: ``(images, labels, generator)`` to changed images and the labels that follow the change; by default the
             augmentation of the settings, which leaves labels as they are.
+        rows: ``(steps, batch size)`` numbers of the images of every step, in place of passes over the data in a random
+            order; an epoch is then an equal part of the steps.
 
     Returns:
         The history.
@@ -159,15 +162,20 @@ def fit(
     best = averaged
     generator = torch.Generator(device).manual_seed(derive_seed(settings.seed, "augmentation"))
     order = torch.Generator().manual_seed(derive_seed(settings.seed, "order"))
-    steps_an_epoch = max(1, len(train) // settings.batch_size)
+    steps_an_epoch = max(1, len(train) // settings.batch_size if rows is None else len(rows) // settings.epochs)
     result, step, start = FitResult(), 0, time.monotonic()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed(settings.seed, "dropout"))
         for epoch in track(range(1, settings.epochs + 1), words):
             model.train()
             total = 0.0
-            for rows in _batches(len(train), settings.batch_size, steps_an_epoch, order):
-                images, labels, known = _take(train, rows, device)
+            drawn = (
+                _batches(len(train), settings.batch_size, steps_an_epoch, order)
+                if rows is None
+                else iter(rows[(epoch - 1) * steps_an_epoch : epoch * steps_an_epoch])
+            )
+            for batch in drawn:
+                images, labels, known = _take(train, batch, device)
                 progress = _progress(step, steps_an_epoch * settings.epochs, time.monotonic() - start, settings.seconds)
                 for group in optimizer.param_groups:
                     group["lr"] = settings.learning_rate * schedule(progress, settings.warmup)

@@ -136,7 +136,7 @@ def evaluate_pair(
     config = None if isinstance(tuned, Generator) else run_config(tuned)
     sampler = choose_sampler(config, settings.steps, settings.guidance, settings.eta)
     after = open_generator(tuned, device)
-    before = _anchor(base, tuned, after, config, device)
+    before = open_anchor(base, tuned, after, config, device)
     if before.image_size != after.image_size:
         raise UserError(f"base draws {before.image_size} px and the tuned model {after.image_size} px: not one pair")
     bench = open_bench(data, evaluator, settings, config, device, after.image_size)
@@ -187,7 +187,7 @@ def open_generator(model: str | Path | Generator, device: torch.device, adapter:
     return model if isinstance(model, Generator) else Generator.load(model, device, adapter)
 
 
-def _anchor(
+def open_anchor(
     base: str | Path | Generator | None,
     tuned: str | Path | Generator,
     after: Generator,
