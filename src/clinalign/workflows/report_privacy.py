@@ -133,9 +133,12 @@ def _changes(metrics: Metrics) -> Iterator[Finding]:
         else (f" (change {100 * change.difference:+.1f} points [{100 * change.low:.1f}, {100 * change.high:.1f}])")
     )
     if change.rose:
-        yield Finding("bad", f"Tuning made memorisation worse: {compared}{within}.")
+        text = "Tuning moved pictures towards training cases, a sign of memorisation"
+        yield Finding("bad", f"{text}: {compared}{within}.")
     elif change.high is None or change.high > EXCLUDED:
-        yield Finding("neutral", f"Whether tuning made memorisation worse is not sure: {compared}{within}.")
+        yield Finding(
+            "neutral", f"Whether tuning moved pictures towards training cases is not sure: {compared}{within}."
+        )
     else:
         text = "Tuning did not make pictures closer to training cases than to held-out ones"
         yield Finding("good", f"{text}: {compared}{within}.")
@@ -143,7 +146,7 @@ def _changes(metrics: Metrics) -> Iterator[Finding]:
     old, new = value(metrics, f"base/{RATIO}"), value(metrics, f"tuned/{RATIO}")
     if ratio is not None and old is not None and new is not None and ratio[1] < 0:
         told = f"the ratio of the two distances fell from {number(old)} to {number(new)}; 1 is without memorisation"
-        yield Finding("bad", f"Pictures moved towards training cases rather than held-out ones: {told}.")
+        yield Finding("bad", f"Pictures came nearer to training cases than to held-out ones: {told}.")
     for key, what in ((COPIES, "near duplicates of training images"), (MATCHED, "matches to training patients")):
         moved = move(metrics, key)
         if moved is not None and moved.rose:

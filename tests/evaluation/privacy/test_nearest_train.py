@@ -37,8 +37,9 @@ def test_the_share_by_hand() -> None:
     is_train = torch.tensor([True, True, True, True, False, False])
     group = torch.tensor([[0, 1, 4, 2, 3, 5]])
     logs = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]], dtype=torch.float64)
-    rates = torch.tensor([[1.0] * 6, [0.5] * 6], dtype=torch.float64)
-    share, ratio = _scores(group, logs, is_train[None], rates)
+    none = torch.zeros(6, dtype=torch.long)
+    sides = Sides(logs, group, is_train, none, torch.tensor([-1]), torch.tensor([0]))
+    share, ratio = _scores(sides, logs, is_train[None])
     assert share.item() == pytest.approx(1 - 0.5**2)  # lost only where neither of the first two was kept
     nearest_train = 0.5 * 0 + 0.25 * 1 + 0.125 * 3 + 0.0625 * 4 + 0.0625 * 5  # the rest counts as the last distance
     assert ratio.item() == pytest.approx(nearest_train - 2)
@@ -167,6 +168,23 @@ def test_sides_of_another_mixture_are_compared_kind_by_kind() -> None:
     assert sum(each.p_value <= 0.05 for each in fair) <= 4
     assert sum(float(each.share.mean()) for each in fair) / 25 == pytest.approx(0.5, abs=0.04)
     assert sum(e.ci95[0] <= 0.5 <= e.ci95[1] for e in map(share_estimate, fair)) >= 21
+
+
+def test_leaving_out_the_prompts_own_case_does_not_tip_the_balance_in_a_small_kind() -> None:
+    # ten kinds of five training and five held-out patients; strangers of each kind look for their like among the rest
+    shares = []
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        kind = torch.arange(10).repeat_interleave(5)
+        t, h = (30.0 * kind[:, None] + torch.randn(50, 3, generator=g) for _ in range(2))
+        names = [[f"{side}{i}" for i in range(50)] for side in "th"]
+        kinds = [str(int(number)) for number in kind]
+        sides = surround(h, names[1], t, names[0], h, names[1], strata=(kinds, kinds))
+        found = compare_sides(sides, 40)
+        shares.append(float(found.share.mean()))
+        assert float(found.null_share.mean()) == pytest.approx(0.5, abs=0.05)
+    # five against four would give 0.556
+    assert sum(shares) / 20 == pytest.approx(0.5, abs=0.025)
 
 
 def test_labels_are_permuted_within_their_stratum(people: Any) -> None:

@@ -49,6 +49,7 @@ class Sides:
         group: ``(N, K)`` number of their group.
         is_train: ``(G,)`` bool, side of each group.
         stratum: ``(G,)`` number of the stratum of each group.
+        own: ``(N,)`` number of the group of the query's case among these, -1 where it is not one of them.
         query_codes: ``(N,)`` number of the case's group that each query was drawn for.
     """
 
@@ -56,6 +57,7 @@ class Sides:
     group: torch.Tensor
     is_train: torch.Tensor
     stratum: torch.Tensor
+    own: torch.Tensor
     query_codes: torch.Tensor
 
 
@@ -162,7 +164,9 @@ def surround(
         reference_groups=names,
     )
     is_train = torch.arange(len(references)) < len(rows[0])
-    return Sides(found.distance, found.row, is_train, stratum, codes_of(query_groups))
+    number = {name: row for row, name in enumerate(names)}
+    own = torch.tensor([number.get(group, -1) for group in query_groups])
+    return Sides(found.distance, found.row, is_train, stratum, own, codes_of(query_groups))
 
 
 def compare_sides(sides: Sides, permutations: int = 500, seed: int = 0) -> NearestTrain:
@@ -175,12 +179,10 @@ def compare_sides(sides: Sides, permutations: int = 500, seed: int = 0) -> Neare
     """
     floor = 1e-3 * sides.distance[:, -1].median().clamp_min(1e-12)  # an exact copy: as near as can be told, not log 0
     logs = sides.distance.clamp_min(floor).log()
-    counts = torch.stack([torch.bincount(sides.stratum[side]) for side in (~sides.is_train, sides.is_train)])
-    rates = (counts.min(0).values / counts)[:, sides.stratum]  # (2, G): of a group when it is held out, and in training
-    share, ratio = _scores(sides.group, logs, sides.is_train[None], rates)
+    share, ratio = _scores(sides, logs, sides.is_train[None])
     null_share, null_ratio = [], []
     for labels in _permuted(sides, permutations, seed):
-        shares, ratios = _scores(sides.group, logs, labels, rates)
+        shares, ratios = _scores(sides, logs, labels)
         null_share.append(shares.mean(1))
         null_ratio.append(ratios.mean(1))
     train = int(sides.is_train.sum())
@@ -210,18 +212,18 @@ def _permuted(sides: Sides, permutations: int, seed: int) -> Iterator[torch.Tens
         yield labels
 
 
-def _scores(
-    group: torch.Tensor, logs: torch.Tensor, labels: torch.Tensor, rates: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _scores(sides: Sides, logs: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return shares and log ratios, ``(B, N)``, under ``(B, G)`` labels; see the top of this file.
 
     The log distance to the nearest kept image of one side is, in the mean over all ways to thin it, the sum over that
     side's j-th nearest of its r times the product of 1 - r over the nearer ones, times its log distance.
     """
-    train = labels[:, group]  # (B, N, K)
-    chosen = torch.where(train, rates[1][group], rates[0][group])
+    train = labels[:, sides.group]  # (B, N, K)
+    chosen = _kept(sides, labels, train)
     weight = _passed(chosen) * chosen
-    share = (weight * train).sum(2) / weight.sum(2)
+    whole = weight.sum(2)
+    # where none of those listed can be kept (their kind has nobody left on one side) nothing is known: a half
+    share = torch.where(whole > 0, (weight * train).sum(2) / whole.clamp_min(1e-300), 0.5)
     mean_logs = []
     for side in (train, ~train):
         own = torch.where(side, chosen, 0.0)
@@ -229,6 +231,30 @@ def _scores(
         rest = (1 - each.sum(2)) * logs[..., -1]  # further than all that are listed
         mean_logs.append((each * logs).sum(2) + rest)
     return share, mean_logs[0] - mean_logs[1]
+
+
+def _kept(sides: Sides, labels: torch.Tensor, train: torch.Tensor) -> torch.Tensor:
+    """Return r of each neighbour, ``(B, N, K)``.
+
+    A query's own group is not among its neighbours, so in its stratum one side has one group less for this query. With
+    few groups of a kind that would tip the balance.
+    """
+    counts = [torch.bincount(sides.stratum[side], minlength=1 + int(sides.stratum.max())).double()
+              for side in (sides.is_train, ~sides.is_train)]  # fmt: skip
+    usual = [_rate(first, second) for first, second in (counts, counts[::-1])]
+    kind = sides.stratum[sides.group]  # (N, K)
+    chosen = torch.where(train, usual[0][kind], usual[1][kind])
+    has = sides.own >= 0
+    home = sides.stratum[sides.own.clamp_min(0)]
+    trained = labels[:, sides.own.clamp_min(0)]  # (B, N): side of the query's own group
+    left = [counts[0][home] - (trained & has).double(), counts[1][home] - (~trained & has).double()]
+    here = [_rate(first, second)[..., None] for first, second in (left, left[::-1])]
+    return torch.where((kind == home[:, None]) & has[:, None], torch.where(train, here[0], here[1]), chosen)
+
+
+def _rate(count: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the share of ``count`` that leaves as many as there are on the smaller side; 0 of none."""
+    return torch.minimum(count, other) / count.clamp_min(1)
 
 
 def _passed(chosen: torch.Tensor) -> torch.Tensor:
