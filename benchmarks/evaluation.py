@@ -53,8 +53,10 @@ def pictures(work: Path, count: int, size: int) -> tuple[Path, Path]:
     return data, folder
 
 
-def timed(seconds: dict[str, float], part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``function`` with the processor's time that it takes added to ``part``."""
+def timed(
+    seconds: dict[str, float], peaks: dict[str, float], part: str, function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return ``function`` with the processor's time that it takes added to ``part``, and the peak when it ends."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         start = time.process_time()
@@ -62,6 +64,7 @@ def timed(seconds: dict[str, float], part: str, function: Callable[..., Any]) ->
             return function(*args, **kwargs)
         finally:
             seconds[part] = seconds.get(part, 0.0) + time.process_time() - start
+            peaks[part] = peak()
 
     return run
 
@@ -74,10 +77,11 @@ def measure(data: Path, folder: Path, evaluator: Path) -> dict[str, Any]:
     from clinalign.workflows.evaluation_setup import EvaluateSettings
 
     seconds: dict[str, float] = {}
+    peaks: dict[str, float] = {}
     for part, functions in PARTS.items():
         for module, name in functions:
             place = importlib.import_module(f"clinalign.workflows.{module}")
-            setattr(place, name, timed(seconds, part, getattr(place, name)))
+            setattr(place, name, timed(seconds, peaks, part, getattr(place, name)))
     imports = peak()
     start, busy = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as out:
@@ -87,6 +91,7 @@ def measure(data: Path, folder: Path, evaluator: Path) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - start, 1),
         "processor_seconds": round(time.process_time() - busy, 1),
         "parts": {part: round(value, 1) for part, value in seconds.items()},
+        "peak_over_imports_mib": {part: round(value - imports) for part, value in peaks.items()},
         "imports_mib": round(imports),
         "over_imports_mib": round(peak() - imports),
         "entries": len(entries),
@@ -146,7 +151,7 @@ def main() -> None:
             f"{row['over_imports_mib']} MiB over the imports"
         )
         for part, seconds in row["parts"].items():
-            print(f"  {seconds:8.1f} s  {part}")
+            print(f"  {seconds:8.1f} s, {row['peak_over_imports_mib'][part]:5} MiB at its end: {part}")
 
 
 if __name__ == "__main__":

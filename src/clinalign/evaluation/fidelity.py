@@ -18,7 +18,7 @@ from clinalign.core.errors import UserError
 from clinalign.core.seeds import derive_seed
 from clinalign.evaluation.intervals import Estimate, percentile_interval, resampling_weights
 
-_ROWS = 2048  # rows of features, and of a kernel matrix on either side, held in float64 at once
+_ROWS = 1024  # rows of features, and of a kernel matrix on either side, held in float64 at once
 
 
 @dataclass(frozen=True)
@@ -377,7 +377,7 @@ def _influences_of_many(x: torch.Tensor, y: torch.Tensor) -> Influences:
     value = max(0.0, float(shift @ shift + a.covariance.trace() + b.covariance.trace() - 2 * moved.sum()))
     sides = []
     for rows, mean, towards, carry in ((x, a.mean, shift, to_y), (y, b.mean, -shift, to_x)):
-        parts = [part.double() - mean for part in torch.split(rows, _ROWS)]
+        parts = (part.double() - mean for part in torch.split(rows, _ROWS))
         each = [2 * (c @ towards) + c.square().sum(1) - (c @ carry).square().sum(1) for c in parts]
         influence = torch.cat(each)
         sides.append(influence - influence.mean())

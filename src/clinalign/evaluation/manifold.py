@@ -6,6 +6,7 @@ per-subgroup tables follow from it. A ball holds its border (Kynkaanniemi's ``<=
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -54,15 +55,15 @@ def manifold_scores(x: torch.Tensor, y: torch.Tensor, k: int = 5, rows: int = 10
     centre = x.mean(0, dtype=torch.float64)
     rows = max(1, min(rows, _HELD // max(len(x), len(y))))
     radius_x, radius_y = neighbour_radius(x, k, rows, centre), neighbour_radius(y, k, rows, centre)
-    recall, coverage = [], []
+    recall, coverage = torch.empty(len(x), dtype=torch.float64), torch.empty(len(x), dtype=torch.float64)
     hits = torch.zeros(len(y), dtype=torch.float64)
-    for start in range(0, len(x), rows):
-        distance = _distances(x[start : start + rows], y, centre)
-        in_x = distance <= radius_x[start : start + rows, None]
+    for start, distance in _distances(x, y, centre, rows):
+        part = slice(start, start + len(distance))
+        in_x = distance <= radius_x[part, None]
         hits += in_x.sum(0)
-        coverage.append(in_x.any(1))
-        recall.append((distance <= radius_y).any(1))
-    return ManifoldScores((hits > 0).double(), torch.cat(recall).double(), hits / k, torch.cat(coverage).double())
+        coverage[part] = in_x.any(1).double()
+        recall[part] = (distance <= radius_y).any(1).double()
+    return ManifoldScores((hits > 0).double(), recall, hits / k, coverage)
 
 
 def neighbour_radius(
@@ -77,19 +78,25 @@ def neighbour_radius(
         centre: ``(D,)`` a point near the features, for the precision of the products; 0 by default.
     """
     centre = torch.zeros(features.shape[1], dtype=torch.float64) if centre is None else centre
-    radii = []
-    for start in range(0, len(features), rows):
-        distance = _distances(features[start : start + rows], features, centre)
+    radii = torch.empty(len(features), dtype=torch.float64)
+    for start, distance in _distances(features, features, centre, rows):
         distance.diagonal(start).fill_(torch.inf)  # an image is not its own neighbour
-        radii.append(distance.kthvalue(k, dim=1).values)
-    return torch.cat(radii)
+        radii[start : start + len(distance)] = distance.kthvalue(k, dim=1).values
+    return radii
 
 
-def _distances(one: torch.Tensor, other: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
-    """Return the float64 distances ``(B, N)``; ``other`` is turned to float64 a block at a time.
+def _distances(
+    one: torch.Tensor, other: torch.Tensor, centre: torch.Tensor, rows: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield the float64 distances of some rows of ``one`` to all of ``other``, with the number of the first row.
 
-    Moving both by ``centre`` changes no distance, but the products inside lose fewer digits.
+    Every block is written into the same memory. Moving both by ``centre`` changes no distance, but the products inside
+    lose fewer digits.
     """
-    rows = one.double() - centre
-    parts = [torch.cdist(rows, part.double() - centre) for part in torch.split(other, _COLUMNS)]
-    return torch.cat(parts, dim=1)
+    held = torch.empty(min(rows, len(one)), len(other), dtype=torch.float64)
+    for start in range(0, len(one), rows):
+        part = one[start : start + rows].double() - centre
+        for column in range(0, len(other), _COLUMNS):
+            block = other[column : column + _COLUMNS].double() - centre
+            held[: len(part), column : column + len(block)] = torch.cdist(part, block)
+        yield start, held[: len(part)]
