@@ -76,7 +76,7 @@ def test_an_image_repeated_in_training_is_found_by_every_measure(tiny: Any, tmp_
 
 @pytest.mark.slow
 def test_the_same_training_without_the_copies_is_not_accused(tiny: Any, tmp_path: Path) -> None:
-    looked, reference = train_and_look(tiny, tmp_path, 0, 200)
+    looked, reference = train_and_look(tiny, tmp_path, 0, 120)
     entries = entries_of(looked, reference)
     assert entries["privacy/near_duplicates"]["ci95"][0] <= 0.01
     assert entries["privacy/nearest_train_share"]["ci95"][0] <= 0.5
