@@ -185,7 +185,7 @@ class TestText:
         ("text", "expected"),
         [
             (f"in {SECRET}/a.png, twice", "in …/a.png, twice"),
-            ("at ~/work/data", "at …/data"),
+            ("at ~/study/data", "at …/data"),
             ("C:\\Users\\jane\\x", "…/x"),
             ("CC BY-NC 4.0; see https://creativecommons.org/licenses/by-nc/4.0/ and/or 3/4",
              "CC BY-NC 4.0; see https://creativecommons.org/licenses/by-nc/4.0/ and/or 3/4"),
