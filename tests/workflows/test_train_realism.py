@@ -89,6 +89,9 @@ def test_wrong_input_is_told(data: Path, tmp_path: Path) -> None:
     few = write_drawn(data, tmp_path / "few", count=10)
     with pytest.raises(UserError, match="holds 10 pictures, at least 40 are needed: sample more"):
         train_reward("realism", data, tmp_path / "a", generated=few, **QUICK)
+    (few / "3.png").unlink()
+    with pytest.raises(UserError, match=r"metadata.csv: 1 of 10 image files are missing, first '3.png'"):
+        train_reward("realism", data, tmp_path / "a", generated=few, **QUICK)
     with pytest.raises(UserError, match="training realism has no setting 'augmentation'"):
         train_reward("realism", data, tmp_path / "a", generated=few, augmentation="none")
     assert not (tmp_path / "a").exists()

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from clinalign.core.errors import UserError
-
-ROWS = 1024  # of a distance matrix held at once
+from clinalign.core.neighbours import nearest_neighbours
 
 
 def pass_threshold(probabilities: torch.Tensor, share: float) -> float:
@@ -39,21 +38,12 @@ def nearest_distances(
         groups: Group ids of both; a row is never compared with one of its own group.
 
     Returns:
-        ``(N,)``; infinite where nothing may be compared.
+        ``(N,)`` float64; infinite where nothing may be compared.
     """
     if not len(y):
-        return torch.full((len(x),), torch.inf)
-    codes = None
-    if groups is not None:
-        numbers = {name: number for number, name in enumerate(dict.fromkeys([*groups[0], *groups[1]]))}
-        codes = [torch.tensor([numbers[name] for name in side]) for side in groups]
-    found = []
-    for start in range(0, len(x), ROWS):
-        distances = _distances(x[start : start + ROWS], y)
-        if codes is not None:
-            distances.masked_fill_(codes[0][start : start + ROWS, None] == codes[1][None], torch.inf)
-        found.append(distances.min(1).values)
-    return torch.cat(found) if found else torch.empty(0)
+        return torch.full((len(x),), torch.inf, dtype=torch.float64)
+    one, other = (None, None) if groups is None else groups
+    return nearest_neighbours(x, y, query_groups=one, reference_groups=other).distance[:, 0]
 
 
 def duplicate_distance(features: torch.Tensor, groups: Sequence[str], share: float = 0.01) -> float:

@@ -28,3 +28,14 @@ Scorer = Annotated[
         "--scorer", metavar="DIR", help="Further evaluator (posture, consistency, region) of split judge; repeatable."
     ),
 ]
+ImageSize = Annotated[
+    int | None, typer.Option("--image-size", min=8, help="Side at which the network looks, in pixels.")
+]
+Weights = Annotated[Path | None, typer.Option("--weights", metavar="FILE", help="Pretrained backbone (.safetensors).")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")]
+Seconds = Annotated[float | None, typer.Option("--seconds", help="Time budget; makes results depend on speed.")]
+FitSeed = Annotated[int | None, typer.Option("--seed", help="Of weights, order and augmentation.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Further setting, e.g. learning_rate=3e-4; repeatable."),
+]

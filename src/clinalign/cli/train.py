@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clinalign.cli.options import Device
+from clinalign.cli.options import Device, Epochs, FitSeed, ImageSize, Seconds, Settings, Weights
 from clinalign.cli.output import AsJson, print_json
 
 app = typer.Typer(help="Train a base generator, a reward or an evaluator.", rich_markup_mode=None)
@@ -120,24 +120,15 @@ def reward_command(
     backbone: Annotated[
         str | None, typer.Option("--backbone", help="timm name. [default: one for rewards, another for evaluators]")
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", min=8, help="Side at which the network looks, in pixels.")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", metavar="FILE", help="Pretrained backbone (.safetensors).")
-    ] = None,
+    image_size: ImageSize = None,
+    weights: Weights = None,
     dropout: Annotated[
         float | None, typer.Option("--dropout", min=0.0, max=0.95, help="Before the last layer. [default: 0.3]")
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")] = None,
-    seconds: Annotated[
-        float | None, typer.Option("--seconds", help="Time budget; makes results depend on speed.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order and augmentation.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Further setting, e.g. learning_rate=3e-4; repeatable."),
-    ] = None,
+    epochs: Epochs = None,
+    seconds: Seconds = None,
+    seed: FitSeed = None,
+    settings: Settings = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -173,21 +164,12 @@ def identity_command(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where weights, card and metrics go.")],
     split: Annotated[str, typer.Option("--split", help="judge: other patients than the generator's.")] = "judge",
     backbone: Annotated[str | None, typer.Option("--backbone", help="timm name. [default: that of evaluators]")] = None,
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", min=8, help="Side at which the network looks, in pixels.")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", metavar="FILE", help="Pretrained backbone (.safetensors).")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the data.")] = None,
-    seconds: Annotated[
-        float | None, typer.Option("--seconds", help="Time budget; makes results depend on speed.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of weights, order and augmentation.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Further setting, e.g. learning_rate=3e-4; repeatable."),
-    ] = None,
+    image_size: ImageSize = None,
+    weights: Weights = None,
+    epochs: Epochs = None,
+    seconds: Seconds = None,
+    seed: FitSeed = None,
+    settings: Settings = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

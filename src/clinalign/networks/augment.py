@@ -71,7 +71,7 @@ def _coin(images: torch.Tensor, generator: torch.Generator, chance: float) -> to
     return torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device) < chance
 
 
-def _uniform(images: torch.Tensor, generator: torch.Generator, low: float, high: float) -> torch.Tensor:
+def uniform(images: torch.Tensor, generator: torch.Generator, low: float, high: float) -> torch.Tensor:
     """Return ``(N, 1, 1, 1)`` numbers between ``low`` and ``high``."""
     return low + (high - low) * torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device)
 
@@ -85,9 +85,9 @@ def _flip_and_turn(images: torch.Tensor, generator: torch.Generator) -> torch.Te
 
 def _small_affine(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Turn, zoom and shift each image a little, repeating its border."""
-    angle = _uniform(images, generator, -math.pi / 36, math.pi / 36).flatten()
-    zoom = _uniform(images, generator, 0.95, 1.05).flatten()
-    shift_x, shift_y = (_uniform(images, generator, -0.1, 0.1).flatten() for _ in range(2))  # of half a side: 5 %
+    angle = uniform(images, generator, -math.pi / 36, math.pi / 36).flatten()
+    zoom = uniform(images, generator, 0.95, 1.05).flatten()
+    shift_x, shift_y = (uniform(images, generator, -0.1, 0.1).flatten() for _ in range(2))  # of half a side: 5 %
     rows = torch.stack(
         (zoom * angle.cos(), -zoom * angle.sin(), shift_x, zoom * angle.sin(), zoom * angle.cos(), shift_y), dim=1
     )
@@ -106,12 +106,12 @@ def photometric(images: torch.Tensor, generator: torch.Generator) -> torch.Tenso
         Images of the same shape; some values may lie a little outside ``[0, 1]``.
     """
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    contrast = _uniform(images, generator, 0.85, 1.15)
-    images = (images - mean) * contrast + mean * _uniform(images, generator, 0.85, 1.15)
+    contrast = uniform(images, generator, 0.85, 1.15)
+    images = (images - mean) * contrast + mean * uniform(images, generator, 0.85, 1.15)
     taps = images.new_tensor([0.25, 0.5, 0.25])
     kernel = (taps[:, None] * taps[None, :]).expand(images.shape[1], 1, 3, 3)
     smooth = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel, groups=images.shape[1])
-    share = _uniform(images, generator, 0.0, 1.0) * _coin(images, generator, 0.3)
+    share = uniform(images, generator, 0.0, 1.0) * _coin(images, generator, 0.3)
     images = images + share * (smooth - images)
     noise = torch.randn(images.shape, generator=generator, device=images.device)
-    return images + noise * _uniform(images, generator, 0.0, 0.03) * _coin(images, generator, 0.5)
+    return images + noise * uniform(images, generator, 0.0, 0.03) * _coin(images, generator, 0.5)

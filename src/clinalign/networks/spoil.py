@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from clinalign.networks.augment import uniform
+
 KINDS = ("blurred", "grainy", "mottled", "garish", "torn")
 
 
@@ -24,12 +26,8 @@ def spoil(images: torch.Tensor, kind: str, generator: torch.Generator) -> torch.
     return _SPOILERS[kind](images, generator).clamp(0.0, 1.0)
 
 
-def _uniform(images: torch.Tensor, generator: torch.Generator, low: float, high: float) -> torch.Tensor:
-    return low + (high - low) * torch.rand((len(images), 1, 1, 1), generator=generator, device=images.device)
-
-
 def _blurred(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    sigma = _uniform(images, generator, 1.0, 2.0) * images.shape[-1] / 32
+    sigma = uniform(images, generator, 1.0, 2.0) * images.shape[-1] / 32
     radius = int(3 * images.shape[-1] / 16)
     away = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     taps = torch.softmax(-(away**2) / (2 * sigma.view(-1, 1) ** 2), dim=1).repeat_interleave(3, 0)[:, None]
@@ -41,7 +39,7 @@ def _blurred(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def _grainy(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     noise = torch.randn(images.shape, generator=generator, device=images.device)
-    return images + noise * _uniform(images, generator, 0.06, 0.12)
+    return images + noise * uniform(images, generator, 0.06, 0.12)
 
 
 def _mottled(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -49,12 +47,12 @@ def _mottled(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     for cells in (4, 8):
         coarse = torch.randn((len(images), 3, cells, cells), generator=generator, device=images.device)
         blotches += F.interpolate(coarse, images.shape[-2:], mode="bicubic")
-    return images + blotches * _uniform(images, generator, 0.05, 0.1)
+    return images + blotches * uniform(images, generator, 0.05, 0.1)
 
 
 def _garish(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     mean = images.mean(dim=(2, 3), keepdim=True)
-    return (images - mean) * _uniform(images, generator, 1.6, 2.2) + mean
+    return (images - mean) * uniform(images, generator, 1.6, 2.2) + mean
 
 
 def _torn(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

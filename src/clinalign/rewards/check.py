@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,19 @@ class Trial:
             is_wrong = torch.ones(len(cases), dtype=torch.bool)
         return cls(reward, images, cases, wrong, is_wrong, exclusive, random, seed)
 
+    @property
+    def looks_alone(self) -> bool:
+        """The reward judges the image without its case, and says itself which images are worse."""
+        return hasattr(self.reward, "worse_images")
+
+    @cached_property
+    def worse(self) -> dict[str, RewardResult]:
+        """Scores of worse copies of the images, by kind; empty for a reward that judges cases."""
+        if not self.looks_alone:
+            return {}
+        copies = self.reward.worse_images(self.images, self.random)  # type: ignore[attr-defined]
+        return {name: self.score(images, self.cases) for name, images in copies.items()}
+
     def score(self, images: torch.Tensor, cases: Sequence[Case]) -> RewardResult:
         """Score without gradients, checked for shape and type, on the CPU."""
         with torch.no_grad():
@@ -179,7 +193,8 @@ def _behaviour(report: CheckReport, trial: Trial) -> tuple[RewardResult, RewardR
     values = right.values[right.valid]
     # A good reward may well give every real image with its right label the highest score: whether it can say anything
     # else shows with wrong labels.
-    both = torch.cat([values, *_others(trial, wrong)])
+    lesser = trial.worse.values() if trial.looks_alone else [wrong]
+    both = torch.cat([values, *(result.values[result.valid] for result in lesser)])
     _, counts = torch.unique(values, return_counts=True)
     pairs = len(values) * (len(values) - 1) / 2
     saturated = max(int((both == edge).sum()) for edge in (both.min(), both.max())) / len(both)
@@ -220,16 +235,6 @@ def _behaviour(report: CheckReport, trial: Trial) -> tuple[RewardResult, RewardR
     return right, wrong
 
 
-def _others(trial: Trial, wrong: RewardResult) -> list[torch.Tensor]:
-    """Return what the reward says where it should say less: of wrong cases, or of worse copies of the images."""
-    worse_images = getattr(trial.reward, "worse_images", None)
-    if worse_images is None:
-        return [wrong.values[wrong.valid]]
-    copies = worse_images(trial.images, np.random.default_rng(derive_seed(trial.seed, "worse"))).values()
-    scored = [trial.score(images, trial.cases) for images in copies]
-    return [result.values[result.valid] for result in scored]
-
-
 def _look_at_batches(report: CheckReport, trial: Trial, right: RewardResult) -> None:
     """Score eight images one by one and compare with the whole batch."""
     single = [trial.score(trial.images[i : i + 1], trial.cases[i : i + 1]) for i in range(8)]
@@ -248,12 +253,11 @@ def _preferences(report: CheckReport, trial: Trial, right: RewardResult, wrong: 
     """Set real images with right labels against wrong labels, or worse copies, and against worthless images."""
     if report.numbers["spread"] == 0 or report.numbers["not_finite"]:
         return  # it prefers nothing, or cannot be asked; said already
-    reward, images, cases = trial.reward, trial.images, trial.cases
-    worse_images = getattr(reward, "worse_images", None)
-    reads_attributes = worse_images is None and not hasattr(reward, "wrong_cases")
-    if worse_images is not None:
-        for name, copies in worse_images(images, trial.random).items():
-            report.separation[name] = _separation(right, trial.score(copies, cases))
+    images, cases = trial.images, trial.cases
+    reads_attributes = not trial.looks_alone and not hasattr(trial.reward, "wrong_cases")
+    if trial.looks_alone:
+        for name, result in trial.worse.items():
+            report.separation[name] = _separation(right, result)
     else:
         comparable = RewardResult(right.values, right.valid & wrong.valid)  # the same cases on both sides
         report.separation["wrong_label"] = _separation(comparable, wrong)

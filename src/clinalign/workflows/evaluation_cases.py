@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +100,22 @@ def as_request(case: Case, judged: Sequence[str]) -> Case:
     return replace(case, attributes={name: case.attributes.get(name) for name in judged})
 
 
+def picture_files(table: Path, rows: Sequence[Mapping[str, str]]) -> list[Path]:
+    """Return the pictures that a table beside them names in its column ``file_name``.
+
+    Raises:
+        UserError: When a name leaves the table's folder, or a file is missing.
+    """
+    names = [row["file_name"] for row in rows]
+    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise UserError(f"{table}: file_name '{outside[0]}' leaves the folder; write names relative to it")
+    missing = [name for name in names if not (table.parent / name).is_file()]
+    if missing:
+        raise UserError(f"{table}: {len(missing)} of {len(names)} image files are missing, first '{missing[0]}'")
+    return [table.parent / name for name in names]
+
+
 def cases_of_folder(folder: Path, cases: Sequence[Case]) -> tuple[list[Path], list[Case]]:
     """Find the case of each image in a folder with a ``metadata.csv``, as `sample` and `evaluate` write it.
 
@@ -133,17 +149,11 @@ def cases_of_folder(folder: Path, cases: Sequence[Case]) -> tuple[list[Path], li
             f"{table}: {len(strangers)} of {len(rows)} rows have a {by_key} that is in no case of the split, first "
             f"'{strangers[0]}': sample from the prompts of this dataset"
         )
-    names = [row["file_name"] for row in rows]
-    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
-    if outside:
-        raise UserError(f"{table}: file_name '{outside[0]}' leaves the folder; write names relative to it")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise UserError(f"{table}: {len(missing)} of {len(names)} image files are missing, first '{missing[0]}'")
+    paths = picture_files(table, rows)
     turns: dict[str, int] = defaultdict(int)
     matched = []
     for row in rows:
         members, turn = found[row[by_key]], turns[row[by_key]]
         matched.append(members[turn % len(members)])
         turns[row[by_key]] += 1
-    return [folder / name for name in names], matched
+    return paths, matched

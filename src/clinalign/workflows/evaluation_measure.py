@@ -251,7 +251,7 @@ def _named(family: Entries, name: str, instruments: Instruments) -> Entries:
 def _judged(measured: Measured, instruments: Instruments) -> Entries:
     """What needs no second set of images."""
     return (
-        _alignment(measured, instruments)
+        alignment_of(measured, instruments)
         | score_entries(measured, instruments)
         | _diversity(measured.diversity, instruments)
         | _vendi(measured, instruments)
@@ -274,7 +274,8 @@ def score_entries(measured: Measured, instruments: Instruments) -> Entries:
     return entries
 
 
-def _alignment(measured: Measured, instruments: Instruments) -> Entries:
+def alignment_of(measured: Measured, instruments: Instruments, each_attribute: bool = True) -> Entries:
+    """Return what the evaluator says of images, as a whole and, where asked, of each attribute by itself."""
     return alignment_entries(
         measured.probabilities,
         measured.cases,
@@ -283,6 +284,7 @@ def _alignment(measured: Measured, instruments: Instruments) -> Entries:
         thresholds=instruments.thresholds,
         artifact_attributes=instruments.artifacts,
         groups=case_groups(measured.cases),
+        each_attribute=each_attribute,
         **_resampling(instruments),
     )
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from clinalign.evaluation.entries import Entries, alignment_entries
+from clinalign.evaluation.entries import Entries
 from clinalign.evaluation.feature_entries import distance_entries
 from clinalign.evaluation.fidelity import fid_influences, influence_interval, paired_influences
 from clinalign.evaluation.intervals import mean_interval
 from clinalign.evaluation.subgroups import Cell, cells_of, left_out
 from clinalign.evaluation.suite import case_groups
-from clinalign.workflows.evaluation_measure import Instruments, Measured, right_decisions
+from clinalign.workflows.evaluation_measure import Instruments, Measured, alignment_of, right_decisions
 
 FLOOR = 500  # images on each side of a cell's floor at most: there are many cells
 
@@ -52,7 +52,7 @@ def subgroup_entries(
     for cell in cells_of(measured.cases, real.cases, instruments.judged):
         if not _large(cell, measured, real, minimum.alignment):
             continue
-        family = _alignment(_part(measured, cell.rows), instruments)
+        family = alignment_of(_part(measured, cell.rows), instruments, each_attribute=False)
         if fidelity and _large(cell, measured, real, minimum.fidelity):
             name = instruments.headline
             family |= distance_entries(
@@ -123,19 +123,4 @@ def _part(measured: Measured, rows: Sequence[int]) -> Measured:
         measured,
         cases=[measured.cases[row] for row in rows],
         probabilities=measured.probabilities[torch.tensor(rows)],
-    )
-
-
-def _alignment(part: Measured, instruments: Instruments) -> Entries:
-    return alignment_entries(
-        part.probabilities,
-        part.cases,
-        instruments.judged,
-        instruments.evaluator.identity,
-        thresholds=instruments.thresholds,
-        artifact_attributes=instruments.artifacts,
-        groups=case_groups(part.cases),
-        each_attribute=False,
-        replicates=instruments.resamples,
-        seed=instruments.seed,
     )

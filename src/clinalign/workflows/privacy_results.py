@@ -11,12 +11,12 @@ import torch
 
 from clinalign.core.files import write_json
 from clinalign.core.images import to_pil
+from clinalign.core.neighbours import nearest_neighbours
 from clinalign.core.seeds import derive_seed
 from clinalign.core.types import Case
 from clinalign.evaluation.entries import Entries
 from clinalign.evaluation.privacy.duplicates import closest_pairs
 from clinalign.evaluation.privacy.entries import Looked, privacy_changes, privacy_entries
-from clinalign.evaluation.privacy.neighbours import nearest_neighbours
 from clinalign.evaluation.suite import case_groups
 from clinalign.generation.generator import Generator
 from clinalign.workflows.drawing import Sampler, draw

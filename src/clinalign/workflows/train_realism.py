@@ -17,10 +17,11 @@ from clinalign.data.prepared import PreparedDataset
 from clinalign.networks.augment import move
 from clinalign.networks.calibration import calibrate
 from clinalign.networks.fit import FitSettings, Labelled, fit, predict
-from clinalign.networks.labelled_data import read_labelled
+from clinalign.networks.labelled_data import CHUNK, read_labelled
 from clinalign.networks.realism import REAL, RealismClassifier
 from clinalign.networks.scores import auroc
 from clinalign.networks.spoil import KINDS, spoil
+from clinalign.workflows.evaluation_cases import picture_files
 from clinalign.workflows.prompt_table import read_table
 from clinalign.workflows.reward_folder import (
     DEFAULT_BACKBONE,
@@ -87,7 +88,7 @@ def train_realism(
         )
     dataset = PreparedDataset.open(data)
     settings = FitSettings(**{"epochs": EPOCHS, "augmentation": "none", **fit_settings})
-    drawn = read_generated(dataset, Path(generated), settings.seed)
+    drawn, drawn_by = read_generated(dataset, Path(generated), settings.seed)
     eighth = len(drawn) // 8
     parts = {"test": drawn[:eighth], "validation": drawn[eighth : 2 * eighth], split: drawn[2 * eighth :]}
     torch.manual_seed(derive_seed(settings.seed, "weights"))
@@ -133,32 +134,33 @@ def train_realism(
         dataset,
         split,
         metrics,
-        generated={"images": len(drawn), "model": model_of(Path(generated))},
+        generated={"images": len(drawn), "model": drawn_by},
         calibration={REAL: asdict(lines[REAL])},
         fit=asdict(settings),
         history=result.history,
     )
 
 
-def read_generated(dataset: PreparedDataset, folder: Path, seed: int) -> torch.Tensor:
-    """Return the pictures of a folder of `clinalign sample` in random order, ``(N, 3, H, W)`` uint8.
+def read_generated(dataset: PreparedDataset, folder: Path, seed: int) -> tuple[torch.Tensor, str]:
+    """Read the pictures of a folder of `clinalign sample`.
+
+    Returns:
+        The pictures in random order, ``(N, 3, H, W)`` uint8, and the identity of the generator, as the table states it.
 
     Raises:
-        UserError: When the folder is none, or holds too few.
+        UserError: When the folder is none, names a file that is not there, or holds too few.
     """
-    if not (folder / TABLE).is_file():
+    table = folder / TABLE
+    if not table.is_file():
         raise UserError(f"generated={folder} has no {TABLE}: give the output of `clinalign sample`")
-    names = [row["file_name"] for row in read_table(folder / TABLE, "file_name")]
-    if len(names) < MINIMUM_IMAGES:
-        raise UserError(f"{folder} holds {len(names)} pictures, at least {MINIMUM_IMAGES} are needed: sample more")
-    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(derive_seed(seed, "generated")))
-    cases = [Case(names[row], "", image=folder / names[row]) for row in order.tolist()]
-    return torch.cat([to_uint8(dataset.images(cases[row : row + 256])) for row in range(0, len(cases), 256)])
-
-
-def model_of(folder: Path) -> str:
-    """Return the identity of the generator that drew the pictures of a folder, as its table states it."""
-    return read_table(folder / TABLE, "file_name")[0].get("model", "unknown")
+    rows = read_table(table, "file_name")
+    paths = picture_files(table, rows)
+    if len(paths) < MINIMUM_IMAGES:
+        raise UserError(f"{folder} holds {len(paths)} pictures, at least {MINIMUM_IMAGES} are needed: sample more")
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(derive_seed(seed, "generated")))
+    cases = [Case(paths[row].name, "", image=paths[row]) for row in order.tolist()]
+    pictures = [to_uint8(dataset.images(cases[start : start + CHUNK])) for start in range(0, len(cases), CHUNK)]
+    return torch.cat(pictures), rows[0].get("model", "unknown")
 
 
 def measure(model: RealismClassifier, real: torch.Tensor, generated: torch.Tensor, seed: int) -> dict[str, float]:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from clinalign.evaluation.privacy.crowding import crowding
 from clinalign.evaluation.privacy.matching import keep_rates, matched
 from clinalign.evaluation.privacy.membership import auc_change, auc_estimate, loss_scores, picture_scores
-from clinalign.evaluation.privacy.neighbours import crowding
 
 
 def attack(world: Any) -> tuple[torch.Tensor, torch.Tensor, list[str]]:

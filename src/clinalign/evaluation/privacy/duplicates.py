@@ -21,9 +21,10 @@ from typing import NamedTuple
 import torch
 
 from clinalign.core.errors import UserError
+from clinalign.core.neighbours import nearest_neighbours
 from clinalign.evaluation.floor import group_halves
 from clinalign.evaluation.intervals import Estimate
-from clinalign.evaluation.privacy.neighbours import crowding, nearest_neighbours
+from clinalign.evaluation.privacy.crowding import crowding
 from clinalign.evaluation.privacy.shares import codes_of, paired_interval, share_interval
 
 FALSE_ALARMS = 0.01  # share of real strangers that fall below the threshold

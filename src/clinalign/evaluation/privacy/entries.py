@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from clinalign.core.neighbours import nearest_neighbours
 from clinalign.evaluation.entries import Entries
 from clinalign.evaluation.intervals import Estimate
 from clinalign.evaluation.privacy import membership
+from clinalign.evaluation.privacy.crowding import crowding
 from clinalign.evaluation.privacy.duplicates import (
     Nearness,
     Threshold,
@@ -36,7 +38,6 @@ from clinalign.evaluation.privacy.nearest_train import (
     share_estimate,
     surround,
 )
-from clinalign.evaluation.privacy.neighbours import crowding, nearest_neighbours
 
 LOSS = "the generator's denoising error"
 

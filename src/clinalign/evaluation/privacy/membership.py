@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 import torch
 
+from clinalign.core.neighbours import nearest_neighbours
 from clinalign.evaluation.alignment import auroc
-from clinalign.evaluation.intervals import Estimate, bootstrap
-from clinalign.evaluation.privacy.neighbours import nearest_neighbours
+from clinalign.evaluation.intervals import Estimate, bootstrap, paired_difference
 
 
 def picture_scores(real: torch.Tensor, crowded: torch.Tensor, generated: torch.Tensor) -> torch.Tensor:
@@ -29,7 +29,7 @@ def picture_scores(real: torch.Tensor, crowded: torch.Tensor, generated: torch.T
 
     Args:
         real: Features of members and non-members.
-        crowded: ``(M,)`` of :func:`~clinalign.evaluation.privacy.neighbours.crowding`.
+        crowded: ``(M,)`` of :func:`~clinalign.evaluation.privacy.crowding.crowding`.
         generated: Features of generated images.
 
     Returns:
@@ -90,8 +90,9 @@ def auc_change(
     """Estimate the change of that chance, over the same real images and resamples."""
     counts = torch.ones(len(after), dtype=torch.float64) if counts is None else counts
     known = torch.ones_like(member)
-    return bootstrap(
-        lambda weights: auroc(after, member, known, weights * counts) - auroc(before, member, known, weights * counts),
+    return paired_difference(
+        lambda weights: auroc(after, member, known, weights * counts),
+        lambda weights: auroc(before, member, known, weights * counts),
         len(after),
         groups=groups,
         replicates=replicates,

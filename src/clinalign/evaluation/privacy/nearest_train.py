@@ -28,10 +28,10 @@ from dataclasses import dataclass
 import torch
 
 from clinalign.core.errors import UserError
+from clinalign.core.neighbours import nearest_neighbours
 from clinalign.core.seeds import derive_seed
 from clinalign.evaluation.intervals import Estimate
 from clinalign.evaluation.privacy.matching import keep_rates, matched
-from clinalign.evaluation.privacy.neighbours import nearest_neighbours
 from clinalign.evaluation.privacy.shares import Z95, both_codes, cluster_variance, codes_of, wilson
 
 MINIMUM_GROUPS = 20  # patients or lesions on either side

@@ -1,4 +1,7 @@
-"""Nearest neighbours between two sets of features, in blocks: no matrix of all pairs is ever held."""
+"""Nearest neighbours between two sets of features, in blocks: no matrix of all pairs is ever held.
+
+Here, because evaluation and augmentation both search for copies and neither imports the other.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ import numpy as np
 import torch
 
 from clinalign.core.errors import UserError
-
-AROUND = 10  # strangers that say how crowded a place is
 
 
 class Neighbours(NamedTuple):
@@ -85,28 +86,6 @@ def nearest_neighbours(
     if not distances:
         return Neighbours(torch.empty((0, k), dtype=torch.float64), torch.empty((0, k), dtype=torch.long))
     return Neighbours(torch.cat(distances), torch.cat(found))
-
-
-def crowding(
-    queries: torch.Tensor,
-    query_groups: Sequence[str],
-    strangers: torch.Tensor,
-    stranger_groups: Sequence[str],
-    around: int = AROUND,
-) -> torch.Tensor:
-    """Return how crowded it is around each query: ``(N,)`` mean distance to the nearest strangers of other groups.
-
-    Args:
-        queries: ``(N, D)``.
-        query_groups: Group of each.
-        strangers: ``(H, D)`` held-out real images.
-        stranger_groups: Group of each.
-        around: Neighbours of the mean.
-    """
-    found = nearest_neighbours(
-        queries, strangers, min(around, len(strangers)), query_groups=query_groups, reference_groups=stranger_groups
-    )
-    return torch.where(found.distance.isinf(), torch.nan, found.distance).nanmean(1).clamp_min(1e-12)
 
 
 def _codes(

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from clinalign.core.errors import UserError
-from clinalign.evaluation.privacy.neighbours import crowding, nearest_neighbours
+from clinalign.core.neighbours import nearest_neighbours
+from clinalign.evaluation.privacy.crowding import crowding
 
 
 def test_the_same_as_all_distances_sorted_whatever_the_blocks() -> None:
